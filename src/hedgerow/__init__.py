@@ -1,0 +1,1 @@
+"""Train vision-language models on packed message trees."""
