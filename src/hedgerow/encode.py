@@ -1,0 +1,268 @@
+"""From a message tree to a Sequence: text, media, answers and weights put together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence as Listing
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hedgerow.content import Image, Media, Points, Text, Tracks, Video
+from hedgerow.errors import DataError, HedgerowError
+from hedgerow.grounding.align import align
+from hedgerow.grounding.codec import format_points, format_tracks
+from hedgerow.grounding.points import to_fractions
+from hedgerow.linearize import linearize
+from hedgerow.sequence import Cost, Sample, Sequence, VisionInput
+from hedgerow.text import ChatFormat
+from hedgerow.tree import Message, MessageTree, Node
+from hedgerow.vision.facts import Facts, probe
+from hedgerow.vision.processor import PATCH, Marks, MediaLayout, VisionProcessor
+from hedgerow.weights.rules import sample_weight
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is known of one node while its messages are written down; all lists but the last two are per token."""
+
+    tokens: list[int] = field(default_factory=list)
+    group: list[int] = field(default_factory=list)
+    slot: list[bool] = field(default_factory=list)
+    answer: list[float] = field(default_factory=list)  # message and part weight of a target, -1 for no target
+    stops: int = 0
+    media: list[tuple[Media, MediaLayout]] = field(default_factory=list)
+
+    def add(self, tokens: Listing[int], *, group: int = -1, slot: bool = False, answer: float = -1.0) -> None:
+        self.tokens.extend(tokens)
+        self.group.extend([group] * len(tokens))
+        self.slot.extend([slot] * len(tokens))
+        self.answer.extend([answer] * len(tokens))
+
+
+class Encoder:
+    """Encodes message trees for one tokenizer and one vision processor.
+
+    A user message's media stand before its header, as in Molmo2; a message that shows nothing but media has no header.
+    Answers of the assistant are supervised, with the end-of-turn token; a node with answers is one sample.
+
+    Args:
+        chat: tokenizer and template.
+        processor: turns media into tokens and crops.
+        preset: how samples are weighted, see `hedgerow.weights.rules`.
+        scale: factor on the weight of all samples of a task, by task name.
+        facts: where the facts of a media file come from.
+    """
+
+    def __init__(
+        self,
+        chat: ChatFormat,
+        processor: VisionProcessor,
+        *,
+        preset: str = "molmo2",
+        scale: Mapping[str, float] | None = None,
+        facts: Callable[[Media], Facts] = probe,
+    ) -> None:
+        self.chat = chat
+        self.processor = processor
+        self.preset = preset
+        self.scale = dict(scale or {})
+        self.facts = facts
+
+    def __call__(self, tree: MessageTree) -> Sequence:
+        """Encode a tree, pixels included.
+
+        Raises:
+            DataError: nothing is supervised, or an annotation does not fit its media; the message names the branch.
+            MediaError: a file cannot be read.
+        """
+        nodes = tree.nodes()
+        drafts = self._drafts(tree, nodes)
+        media = [item for draft in drafts for item in draft.media]
+        vision = VisionInput.join([self.processor.visual(item, layout) for item, layout in media])
+        return self._sequence(tree, nodes, drafts, vision)
+
+    def measure(self, tree: MessageTree) -> Cost:
+        """Return exactly what the encoded tree will cost, without decoding a pixel.
+
+        Raises:
+            DataError: as encoding would.
+        """
+        return _cost(self._drafts(tree, tree.nodes()))
+
+    def prompt(self, tree: MessageTree, node: Node) -> Sequence:
+        """Encode the conversation of a node up to its last answer, ready to be continued by the assistant.
+
+        Args:
+            tree: the tree the node belongs to.
+            node: one of `tree.nodes()`; if it ends with an answer, that answer is left out.
+        """
+        messages = node.path + node.messages
+        messages = messages[:-1] if messages[-1].role == "assistant" else messages
+        alone = Node(0, -1, (), messages, node.task, node.weight, 0, node.address)
+        draft = self._draft(tree, alone, [], 0)
+        header, _ = self.chat.template.around([*messages, Message("assistant", "")], len(messages))
+        draft.add(self.chat.encode(header).tokens)
+        draft.answer = [-1.0] * len(draft.tokens)
+        vision = VisionInput.join([self.processor.visual(item, layout) for item, layout in draft.media])
+        return self._sequence(tree, (alone,), [draft], vision)
+
+    def _drafts(self, tree: MessageTree, nodes: tuple[Node, ...]) -> list[_Draft]:
+        drafts: list[_Draft] = []
+        shown: list[list[tuple[Media, MediaLayout]]] = []  # per node: the media of its path, itself included
+        groups = 0
+        for node in nodes:
+            above = shown[node.parent] if node.parent >= 0 else []
+            draft = self._draft(tree, node, above, groups)
+            groups = max(groups, max(draft.group, default=-1) + 1)
+            shown.append(above + draft.media)
+            drafts.append(draft)
+        if not any(weight >= 0 for draft in drafts for weight in draft.answer):
+            raise DataError(f"{tree.id}: no supervised answer; add an assistant message to a branch")
+        return drafts
+
+    def _draft(
+        self, tree: MessageTree, node: Node, above: list[tuple[Media, MediaLayout]], group: int
+    ) -> _Draft:
+        draft = _Draft()
+        history = [*node.path, *node.messages]
+        for number, message in enumerate(node.messages, len(node.path)):
+            try:
+                group = self._add_media(draft, message, above, group)
+                self._add_text(draft, history, number, above + draft.media)
+            except HedgerowError as error:
+                place = f"branch {node.address}" if node.address else "root"
+                raise type(error)(f"{tree.id}, {place}: {error}") from None
+        return draft
+
+    def _add_media(
+        self, draft: _Draft, message: Message, above: list[tuple[Media, MediaLayout]], group: int
+    ) -> int:
+        images = sum(isinstance(item, Image) for item, _ in above + draft.media)
+        several = sum(isinstance(item, Image) for item in message.media) > 1
+        for item in message.media:
+            images += isinstance(item, Image)
+            label = f"Image {images}" if several and isinstance(item, Image) else None
+            layout = self.processor.layout(item, self.facts(item), label=label)
+            draft.media.append((item, layout))
+            for piece in layout.pieces:
+                if isinstance(piece, Marks):
+                    own = -1 if self.processor.groups == "none" else group
+                    for name, count in _runs(piece.names):
+                        draft.add([self.chat.special(name)] * count, group=own, slot=name == PATCH)
+                else:
+                    draft.add(self.chat.encode(piece).tokens)
+            group += self.processor.groups == "per_image"
+        return group + (self.processor.groups == "message" and bool(message.media))
+
+    def _add_text(
+        self, draft: _Draft, history: list[Message], number: int, media: list[tuple[Media, MediaLayout]]
+    ) -> None:
+        message = history[number]
+        written = [(part, _written(part, media)) for part in message.parts if not isinstance(part, Image | Video)]
+        if message.media and not written:
+            return
+        header, tail = self.chat.template.around(history, number)
+        draft.add(self.chat.encode(header).tokens)
+        span = self.chat.encode("".join(text for _, text in written))
+        if message.role != "assistant":
+            draft.add(span.tokens)
+            draft.add(self.chat.encode(tail).tokens)
+            return
+        own = 1.0 if message.weight is None else message.weight
+        bounds = np.cumsum([len(text) for _, text in written])
+        for token, (start, _) in zip(span.tokens, span.offsets, strict=True):
+            part, _ = written[min(int(np.searchsorted(bounds, start, side="right")), len(written) - 1)]
+            draft.add([token], answer=own if part.weight is None else own * part.weight)
+        stop, *rest = self.chat.encode(tail).tokens
+        draft.add([stop], answer=own)
+        draft.add(rest)
+        draft.stops += 1
+
+    def _sequence(
+        self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft], vision: VisionInput | None
+    ) -> Sequence:
+        layout = linearize([node.parent for node in nodes], [len(draft.tokens) for draft in drafts])
+        answer = np.array([weight for draft in drafts for weight in draft.answer], np.float32)
+        owner = np.repeat(np.arange(len(nodes)), [len(draft.tokens) for draft in drafts])
+        target = np.flatnonzero(answer >= 0)
+        samples = self._samples(tree, nodes, drafts)
+        number = {node: place for place, node in enumerate(sorted(samples))}
+        weight = np.array([samples[node].weight for node in owner[target]], np.float32) * answer[target]
+        tokens = np.array([token for draft in drafts for token in draft.tokens], np.int32)
+        return Sequence(
+            example=tree.id,
+            tokens=tokens,
+            position=layout.position,
+            order=layout.order,
+            end=layout.end,
+            group=np.array([group for draft in drafts for group in draft.group], np.int32),
+            slot=np.flatnonzero([slot for draft in drafts for slot in draft.slot]).astype(np.int32),
+            source=_sources(target, owner, nodes, layout.start, drafts),
+            target=tokens[target],
+            weight=weight,
+            sample=np.array([number[node] for node in owner[target]], np.int32),
+            samples=tuple(samples[node] for node in sorted(samples)),
+            cost=_cost(drafts),
+            vision=vision,
+        )
+
+    def _samples(
+        self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft]
+    ) -> dict[int, Sample]:
+        counts = {node.index: sum(w >= 0 for w in draft.answer) for node, draft in zip(nodes, drafts, strict=True)}
+        answered = [node for node in nodes if counts[node.index]]
+        found = {}
+        for node in answered:
+            n = counts[node.index] - drafts[node.index].stops
+            task = node.task or "qa"
+            weight = sample_weight(task, max(n, 1), branches=len(answered), preset=self.preset)
+            found[node.index] = Sample(
+                example=tree.id,
+                branch=node.address,
+                source=tree.source,
+                task=task,
+                n=n,
+                weight=weight * node.weight * self.scale.get(task, 1.0),
+                pair=_pair(node, nodes),
+                rank=node.rank,
+            )
+        return found
+
+
+def _sources(
+    target: np.ndarray, owner: np.ndarray, nodes: tuple[Node, ...], start: tuple[int, ...], drafts: list[_Draft]
+) -> np.ndarray:
+    """The token before each target on its path: one place back, or the last token of the nearest node above."""
+    source = target - 1
+    for place in np.flatnonzero([index == start[node] for index, node in zip(target, owner[target], strict=True)]):
+        node = nodes[owner[target[place]]].parent
+        while node >= 0 and not drafts[node].tokens:
+            node = nodes[node].parent
+        source[place] = start[node] + len(drafts[node].tokens) - 1
+    return source.astype(np.int32)
+
+
+def _written(part: Text | Points | Tracks, media: list[tuple[Media, MediaLayout]]) -> str:
+    if isinstance(part, Text):
+        return part.text
+    times = [time for _, layout in media for time in layout.times]
+    sizes = [layout.size for _, layout in media]
+    placed = align(to_fractions(part, sizes=sizes), times)
+    return format_points(placed) if isinstance(placed, Points) else format_tracks(placed)
+
+
+def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    start = 0
+    for place in range(1, len(names) + 1):
+        if place == len(names) or names[place] != names[start]:
+            yield names[start], place - start
+            start = place
+
+
+def _pair(node: Node, nodes: tuple[Node, ...]) -> int:
+    """Ranked siblings share their parent's index; without a better and a worse answer there is no pair."""
+    ranks = {other.rank for other in nodes if other.parent == node.parent}
+    return node.parent if len(ranks) > 1 else -1
+
+
+def _cost(drafts: list[_Draft]) -> Cost:
+    crops = sum(layout.crops for draft in drafts for _, layout in draft.media)
+    return Cost(tokens=sum(len(draft.tokens) for draft in drafts), crops=crops)

@@ -1,0 +1,138 @@
+"""Tokenizer and chat format: messages become tokens, and every answer token is known as one."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from hedgerow.errors import DataError, RecipeError
+from hedgerow.tree import Message
+
+Roles = Sequence[str]
+
+
+class Template(Protocol):
+    """How a chat template surrounds one message."""
+
+    def around(self, messages: Sequence[Message], number: int) -> tuple[str, str]:
+        """Return the text before and after the content of message `number`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChatML:
+    """`<|im_start|>role`, newline, content, `<|im_end|>`, newline: the format of Qwen and of Molmo2."""
+
+    def around(self, messages: Sequence[Message], number: int) -> tuple[str, str]:
+        """Return the header and the end-of-turn of a message."""
+        return f"<|im_start|>{messages[number].role}\n", "<|im_end|>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The chat template of a `transformers` tokenizer, where it renders every message the same whatever follows.
+
+    A tree shares the tokens of its root among branches, so the rendering of a conversation must be a prefix of the
+    rendering of every longer one. Templates that trim or rewrite earlier turns are refused.
+    """
+
+    tokenizer: Any
+
+    def around(self, messages: Sequence[Message], number: int) -> tuple[str, str]:
+        """Return the text the template puts before and after the content of a message.
+
+        Raises:
+            RecipeError: the template rewrites earlier messages or changes the content.
+        """
+        shown = [{"role": item.role, "content": f"[content {place}]"} for place, item in enumerate(messages)]
+        before = self._render(shown[:number]) if number else ""
+        after = self._render(shown[: number + 1])
+        mark = f"[content {number}]"
+        if not after.startswith(before) or after.count(mark) != 1:
+            raise RecipeError(
+                f"the tokenizer's chat template rewrites message {number - 1} once message {number} follows, so "
+                "branches cannot share it; use the chatml format or a template that only appends"
+            )
+        header, tail = after[len(before) :].split(mark)
+        return header, tail
+
+    def _render(self, shown: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(shown, tokenize=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens of one stretch of text. `answer` marks targets; `first` character offsets of the tokens in the text."""
+
+    tokens: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+class ChatFormat:
+    """Any `tokenizers` or `transformers` tokenizer, with a template.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer` or a fast tokenizer of `transformers`.
+        template: `ChatML()` or `Rendered(tokenizer)`.
+
+    Raises:
+        RecipeError: the tokenizer is not a fast one.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template | None = None) -> None:
+        self.template = template or ChatML()
+        self._tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not hasattr(self._tokenizer, "token_to_id"):
+            raise RecipeError(f"{type(tokenizer).__name__} has no character offsets; give a fast tokenizer")
+
+    def encode(self, text: str) -> Span:
+        """Turn text into tokens with their character offsets; no special tokens are added around it."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return Span(tuple(found.ids), tuple(found.offsets))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Turn tokens into text, special tokens left out."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def show(self, token: int) -> str:
+        """Return one token as readable text, special tokens included."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
+    def special(self, name: str) -> int:
+        """Return the id of a special token.
+
+        Raises:
+            RecipeError: the tokenizer does not have it.
+        """
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise RecipeError(f"the tokenizer has no token {name}; add it, or choose a tokenizer made for this model")
+        return int(token)
+
+    @cached_property
+    def stop(self) -> int:
+        """Id of the token that ends an answer: the first one after the content of an assistant's message."""
+        turns = (Message("user", "?"), Message("assistant", "!"))
+        return self.encode(self.template.around(turns, 1)[1]).tokens[0]
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Number of ids, special tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """Load a fast tokenizer from a folder or a `tokenizer.json`, as a `tokenizers.Tokenizer`.
+
+    Raises:
+        DataError: there is none.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder)
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or 'tiny' for the shipped one")
+    return Tokenizer.from_file(str(path))
