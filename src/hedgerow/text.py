@@ -1,16 +1,17 @@
 """Tokenizer and chat format: messages become tokens, and every answer token is known as one."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from tokenizers import Tokenizer
+
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.tree import Message
 
-Roles = Sequence[str]
+TINY = Path(__file__).with_name("tokenizer")
 
 
 class Template(Protocol):
@@ -64,7 +65,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens of one stretch of text. `answer` marks targets; `first` character offsets of the tokens in the text."""
+    """Tokens of one stretch of text, each with its first character and the one after its last."""
 
     tokens: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
@@ -123,15 +124,13 @@ class ChatFormat:
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
 
-def load_tokenizer(folder: str | Path) -> Any:
-    """Load a fast tokenizer from a folder or a `tokenizer.json`, as a `tokenizers.Tokenizer`.
+def load_tokenizer(folder: str | Path = "tiny") -> Tokenizer:
+    """Load a fast tokenizer from a folder or a `tokenizer.json`; "tiny" is the small one that is shipped.
 
     Raises:
         DataError: there is none.
     """
-    from tokenizers import Tokenizer
-
-    path = Path(folder)
+    path = TINY if str(folder) == "tiny" else Path(folder)
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or 'tiny' for the shipped one")

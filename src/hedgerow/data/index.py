@@ -1,0 +1,202 @@
+"""The index: which trees there are, what each costs, and the facts of their media. Nothing is decoded for it."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence as Listing
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from hedgerow.content import Media
+from hedgerow.encode import Encoder
+from hedgerow.errors import BudgetError, DataError
+from hedgerow.sequence import Budget, Cost, Sequence
+from hedgerow.tree import MessageTree, parse_line
+from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
+
+OnBad = Literal["raise", "skip"]
+_KINDS = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """Where a tree stands: file, line number from 1, byte offset."""
+
+    path: str
+    number: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+    def read(self) -> MessageTree:
+        """Parse the tree that stands here.
+
+        Raises:
+            DataError: the file changed, or the line is not a tree.
+        """
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            line = file.readline().decode()
+        return parse_line(line, where=str(self), folder=Path(self.path).parent)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """An example that was left out, and why."""
+
+    where: str
+    reason: str
+
+
+class MediaFacts:
+    """Facts of media files, each file looked at once; kept in a file, valid while size and time of a file stay.
+
+    Args:
+        cache: JSON file to read facts from and save them to; None keeps them in memory.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache
+        self._known: dict[str, tuple[list[int], Facts]] = {}
+        if cache is not None and cache.is_file():
+            for path, (stamp, kind, values) in json.loads(cache.read_text(encoding="utf-8")).items():
+                self._known[path] = (stamp, _KINDS[kind](**values))
+
+    def __call__(self, media: Media) -> Facts:
+        """Return the facts of a file.
+
+        Raises:
+            MediaError: the file is missing or cannot be read.
+        """
+        path = Path(media.path)
+        stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
+        known = self._known.get(media.path)
+        if known is None or known[0] != stamp:
+            known = self._known[media.path] = (stamp, probe(media))
+        return known[1]
+
+    def save(self) -> None:
+        """Write the facts to the cache file, if there is one."""
+        if self._cache is None:
+            return
+        values = {
+            path: (stamp, type(facts).__name__, dataclasses.asdict(facts)) for path, (stamp, facts) in self._known.items()
+        }
+        self._cache.parent.mkdir(parents=True, exist_ok=True)
+        self._cache.write_text(json.dumps(values), encoding="utf-8")
+
+
+class Examples:
+    """The examples of a run: costs now, trees and pixels late. Picklable, so that data workers can hold it.
+
+    Args:
+        lines: where the trees stand.
+        costs: what each costs, in the same order.
+        dropped: what was left out.
+        encoder: encodes a tree when it is asked for.
+    """
+
+    def __init__(
+        self, lines: Listing[Line], costs: Listing[Cost], *, dropped: Listing[Dropped], encoder: Encoder
+    ) -> None:
+        self.lines = tuple(lines)
+        self.costs = tuple(costs)
+        self.dropped = tuple(dropped)
+        self.encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def tree(self, number: int) -> MessageTree:
+        """Read one tree."""
+        return self.lines[number].read()
+
+    def encode(self, number: int) -> Sequence:
+        """Read and encode one tree, pixels included.
+
+        Raises:
+            DataError: it cannot be encoded; the message names file and line.
+        """
+        with located(str(self.lines[number])):
+            return self.encoder(self.tree(number))
+
+    @classmethod
+    def read(
+        cls,
+        paths: Listing[tuple[str | Path, int]],
+        encoder: Encoder,
+        *,
+        budget: Budget | None = None,
+        on_bad: OnBad = "raise",
+        keep: Callable[[MessageTree], bool] = lambda _: True,
+    ) -> "Examples":
+        """Index JSONL files.
+
+        Args:
+            paths: files, and how often each of their trees is used in an epoch.
+            encoder: measures the trees.
+            budget: what a row may hold; an example over it is bad.
+            on_bad: raise at the first bad example, or leave it out and count it.
+            keep: trees for which it is False are passed over.
+
+        Raises:
+            DataError: an example is bad, or none is left.
+        """
+        lines: list[Line] = []
+        costs: list[Cost] = []
+        dropped: list[Dropped] = []
+        for path, repeat in paths:
+            for line, text in _lines(Path(path)):
+                try:
+                    with located(str(line)):
+                        tree = parse_line(text, where=str(line), folder=Path(path).parent)
+                        if not keep(tree):
+                            continue
+                        cost = _measure(tree, encoder, budget)
+                except DataError as error:
+                    if on_bad == "raise":
+                        raise
+                    dropped.append(Dropped(str(line), str(error).removeprefix(f"{line}: ")))
+                    continue
+                lines.extend([line] * repeat)
+                costs.extend([cost] * repeat)
+        if not lines:
+            raise DataError(f"{', '.join(str(path) for path, _ in paths)}: no usable example; {_why(dropped)}")
+        return cls(lines, costs, dropped=dropped, encoder=encoder)
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put `where: ` before the message of a DataError that passes through, once."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(where):
+            raise
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _measure(tree: MessageTree, encoder: Encoder, budget: Budget | None) -> Cost:
+    cost = encoder.measure(tree)
+    if budget is not None and not budget.fits(cost):
+        raise BudgetError(
+            f"{tree.id}: {budget.excess(cost)} of a row; raise the budget, shorten its branches, or set on_bad: skip"
+        )
+    return cost
+
+
+def _lines(path: Path) -> Iterator[tuple[Line, str]]:
+    try:
+        with path.open("rb") as file:
+            offset = 0
+            for number, raw in enumerate(file, 1):
+                if raw.strip():
+                    yield Line(str(path), number, offset), raw.decode()
+                offset += len(raw)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give a JSONL file in UTF-8") from None
+
+
+def _why(dropped: Listing[Dropped]) -> str:
+    return f"the first of {len(dropped)} bad ones: {dropped[0].where}: {dropped[0].reason}" if dropped else "it is empty"

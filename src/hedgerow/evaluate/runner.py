@@ -1,0 +1,190 @@
+"""Asks the questions of message trees, scores the replies, and sums up by task and by kind of object."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hedgerow.content import Points, Tracks
+from hedgerow.encode import Encoder
+from hedgerow.evaluate import metrics
+from hedgerow.grounding.codec import format_points, format_tracks, parse
+from hedgerow.grounding.points import to_fractions
+from hedgerow.models.generate import generate
+from hedgerow.models.molmo2 import Molmo2
+from hedgerow.tree import Message, MessageTree, Node
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_OPTION = re.compile(r"^[A-Z][.)] .*$", re.MULTILINE)
+CAPTIONS = ("video_caption", "image_caption")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `size` the media's width, height."""
+
+    tree: MessageTree
+    node: Node
+    text: str
+    answer: Message
+    size: tuple[int, int]
+
+    @property
+    def task(self) -> str:
+        """The node's task, qa where none is given."""
+        return self.node.task or "qa"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Data set, task and question template: numbers and options are taken out of the text."""
+        return self.tree.source, self.task, _NUMBER.sub("#", _OPTION.sub("", self.text))
+
+    @property
+    def kind(self) -> str:
+        """What is asked about: data set and label of the object, or the data set alone."""
+        truth = self.truth
+        return f"{self.tree.source} {truth.label}" if truth is not None else self.tree.source
+
+    @property
+    def truth(self) -> Points | Tracks | None:
+        """The true points or tracks, in fractions; None where the answer is text."""
+        for part in self.answer.parts:
+            if isinstance(part, Points | Tracks):
+                return to_fractions(part, sizes=[self.size])
+        return None
+
+    @property
+    def reference(self) -> str:
+        """The true reply as text."""
+        truth = self.truth
+        if truth is None:
+            return "".join(getattr(part, "text", "") for part in self.answer.parts)
+        return format_points(truth) if isinstance(truth, Points) else format_tracks(truth)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply to a question and its score, from 0 to 1."""
+
+    question: Question
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean score with its 95 % interval, bootstrapped over trees; `n` questions."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def questions(trees: Iterable[MessageTree], encoder: Encoder) -> list[Question]:
+    """Return every node that ends with an answer, as a question."""
+    found = []
+    for tree in trees:
+        for node in tree.nodes():
+            if node.messages[-1].role != "assistant":
+                continue
+            before = [message for message in (*node.path, *node.messages[:-1]) if message.role == "user"]
+            text = " ".join(part.text for part in before[-1].parts if part.type == "text")
+            media = [item for message in (*node.path, *node.messages) for item in message.media]
+            facts = encoder.facts(media[0]) if media else None
+            size = (facts.width, facts.height) if facts else (1, 1)
+            found.append(Question(tree, node, text, node.messages[-1], size))
+    return found
+
+
+def score(question: Question, text: str) -> float:
+    """Score a reply from 0 to 1.
+
+    Pointing: F1 of hits; tracking: F1 over frames; counting: exact number; multiple choice: the letter; captions: F1
+    of words; anything else: 1 for the same text, case and outer space aside.
+    """
+    truth = question.truth
+    if truth is not None:
+        parts = parse(text).parts
+        if isinstance(truth, Tracks):
+            tracks = next((part for part in parts if isinstance(part, Tracks)), Tracks(truth.label))
+            return metrics.track_scores(tracks, truth, size=question.size).f1
+        points = next((part for part in parts if isinstance(part, Points)), Points(truth.label))
+        return metrics.pointing_scores(points, truth, size=question.size).f1
+    reference = question.reference
+    if question.task == "counting":
+        return float(metrics.count_of(text) == metrics.count_of(reference))
+    if question.task == "multiple_choice":
+        return float(metrics.choice_of(text) == metrics.choice_of(reference))
+    if question.task in CAPTIONS:
+        return metrics.word_f1(text, reference)
+    return float(text.strip().lower() == reference.strip().lower())
+
+
+def ask(model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128) -> list[Reply]:
+    """Ask a model every question, greedily, and score the replies."""
+    prompts = [encoder.prompt(question.tree, question.node) for question in asked]
+    tokens = generate(model, prompts, max_new_tokens=max_new_tokens, stop=encoder.chat.stop)
+    texts = [encoder.chat.decode(reply) for reply in tokens]
+    return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]
+
+
+class Constant:
+    """The best single reply per data set, task and question template: what one can score without looking.
+
+    Chosen on training questions among their own answers. A point is given the time that was asked for, so that the
+    constant is not beaten by reading the question alone.
+
+    Args:
+        training: questions to choose on.
+        most: how many questions of a template to try as the answer and to score on, evenly spaced.
+    """
+
+    def __init__(self, training: Iterable[Question], *, most: int = 64) -> None:
+        asked: dict[tuple[str, str, str], list[Question]] = defaultdict(list)
+        for question in training:
+            asked[question.key].append(question)
+        self._best: dict[tuple[str, str, str], Question] = {}
+        for key, known in asked.items():
+            few = known[:: -(-len(known) // most)]
+            candidates = list({item.reference: item for item in few}.values())
+            means = [np.mean([score(other, answer_as(item, other)) for other in few]) for item in candidates]
+            self._best[key] = candidates[int(np.argmax(means))]
+
+    def replies(self, asked: Sequence[Question]) -> list[Reply]:
+        """Answer questions; one with an unknown template is answered with nothing."""
+        texts = [
+            answer_as(self._best[question.key], question) if question.key in self._best else "" for question in asked
+        ]
+        return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]
+
+
+def answer_as(given: Question, asked: Question) -> str:
+    """Return the true answer of one question as a reply to another; points take the time the other asks for."""
+    truth, wanted = given.truth, asked.truth
+    if isinstance(truth, Points) and isinstance(wanted, Points):
+        times = {point.time for point in wanted.points}
+        if len(times) == 1:
+            time = times.pop()
+            return format_points(replace(truth, points=tuple(replace(point, time=time) for point in truth.points)))
+    return given.reference
+
+
+def summary(replies: Iterable[Reply], *, by: Callable[[Reply], str]) -> Mapping[str, Figure]:
+    """Return the mean score of each group of replies, in order of name."""
+    groups: dict[str, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        groups[by(reply)].append(reply)
+    return {name: figure(members) for name, members in sorted(groups.items())}
+
+
+def figure(replies: Sequence[Reply]) -> Figure:
+    """Return the mean score with its interval over trees."""
+    scores = [reply.score for reply in replies]
+    low, high = metrics.interval(scores, [reply.question.tree.id for reply in replies])
+    return Figure(float(np.mean(scores)), low, high, len(scores))

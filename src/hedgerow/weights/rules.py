@@ -1,0 +1,77 @@
+"""The weight of a sample's tokens from its task and its length."""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping
+
+from hedgerow.errors import DataError, RecipeError
+
+TASKS = (
+    "video_caption",
+    "image_caption",
+    "pointing",
+    "tracking",
+    "counting",
+    "multiple_choice",
+    "qa",
+    "text",
+)
+_FLAT = {"video_caption": 0.1, "pointing": 0.2, "tracking": 0.2}
+_LOG = logging.getLogger("hedgerow")
+
+
+def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "molmo2") -> float:
+    """Return the loss weight of each answer token of a sample.
+
+    | preset | video captions | pointing, tracking | otherwise |
+    |---|---|---|---|
+    | `molmo2` (arXiv 2601.10611, section 3.2) | 0.1 | 0.2 | 4 / sqrt(n) |
+    | `molmo2_code` (as its public code trains) | 0.1 | 0.2 | 2 / sqrt(n) x 1 / sqrt(branches) |
+    | `uniform` | 1 | 1 | 1 |
+
+    A sample of n tokens then weighs 4 sqrt(n) in all: long answers count for more than short ones, but not n times more.
+
+    Args:
+        task: one of `TASKS`; any other is weighted as "otherwise" and named once in the log.
+        tokens: n, the answer tokens of the sample, end-of-turn tokens not counted.
+        branches: how many branches the tree has.
+        preset: which rule.
+
+    Raises:
+        DataError: the sample has no answer tokens.
+        RecipeError: the preset is unknown.
+    """
+    if preset not in _PRESETS:
+        raise RecipeError(f"unknown weight preset '{preset}'; choose one of {', '.join(_PRESETS)}")
+    if tokens < 1:
+        raise DataError(f"a {task} sample has {tokens} answer tokens, so nothing to train; give it an answer")
+    if branches < 1:
+        raise ValueError(f"branches={branches}: a sample stands in a tree of at least one")
+    if task not in TASKS:
+        _name_once(task)
+    return _PRESETS[preset](task, tokens, branches)
+
+
+def _molmo2(task: str, tokens: int, branches: int) -> float:  # noqa: ARG001 - the presets share one signature
+    return _FLAT.get(task, 4 / math.sqrt(tokens))
+
+
+def _molmo2_code(task: str, tokens: int, branches: int) -> float:
+    return _FLAT.get(task, 2 / math.sqrt(tokens * branches))
+
+
+def _uniform(task: str, tokens: int, branches: int) -> float:  # noqa: ARG001 - the presets share one signature
+    return 1.0
+
+
+_PRESETS: Mapping[str, Callable[[str, int, int], float]] = {
+    "molmo2": _molmo2,
+    "molmo2_code": _molmo2_code,
+    "uniform": _uniform,
+}
+
+
+@functools.cache
+def _name_once(task: str) -> None:
+    _LOG.warning("task '%s' is unknown and weighted as otherwise; known tasks: %s", task, ", ".join(TASKS))
