@@ -9,13 +9,15 @@ import numpy as np
 
 from hedgerow.content import Box, Point, Points, Tracks
 from hedgerow.errors import HedgerowError
-from hedgerow.grounding.codec import NO_POINTS, NO_TRACKS, parse
-from hedgerow.grounding.points import Size, head, size_at, to_fractions
+from hedgerow.grounding.codec import parse
+from hedgerow.grounding.points import G, Size, head, size_at, to_fractions
 
 try:
     from scipy.optimize import linear_sum_assignment
 except ImportError:
-    raise HedgerowError("scores need scipy, which is not installed; run: pip install 'hedgerow[eval]'") from None
+    raise HedgerowError(
+        "scores need scipy, which is not installed; run: pip install 'hedgerow[eval]'"
+    ) from None
 
 LEAST_SIDE = 0.04  # of the frame's height: a box smaller than this is grown to it
 
@@ -28,15 +30,14 @@ class Score(NamedTuple):
     f1: float
 
 
-def pointing_scores(
-    predicted: Points | None, true: Points, *, size: Size | Sequence[Size]
-) -> Score:
+def pointing_scores(predicted: Points | None, true: Points, *, size: Size | Sequence[Size]) -> Score:
     """Score the points of one query.
 
-    A point hits an instance at the same printed time, or on the same image, when it lies inside the instance's box,
-    grown about its centre to at least 4 % of the frame's height in both directions; without a box, inside a square of
-    that side. Instances and points are matched one to one, most hits first, then least distance (after arXiv 2601.10611
-    section 4.2, with boxes for masks). With no instance the score is 1 if nothing is predicted, otherwise 0.
+    A point hits an instance at the same printed time, or on the same image, when it lies inside the instance's
+    box, grown about its centre to at least 4 % of the frame's height in both directions; without a box, inside a
+    square of that side. Instances and points are matched one to one, most hits first, then least distance (arXiv
+    2601.10611, section 4.2, with boxes for masks). With no instance the score is 1 if nothing is predicted,
+    otherwise 0.
 
     Args:
         predicted: what was pointed at; None is nothing.
@@ -65,13 +66,13 @@ def track_scores(predicted: Tracks | None, true: Tracks, *, size: Size) -> Score
     found, wanted = _fractions(predicted, size), _fractions(true, size)
     frames = sorted({head(point) for point in (*found, *wanted)})
     scores = [_score(_at(found, frame), _at(wanted, frame), size) for frame in frames]
-    return _mean(scores) if scores else Score(1.0, 1.0, 1.0)
+    return _mean(scores) if scores else _all(1.0)
 
 
 def matches(
     predicted: Sequence[Point], true: Sequence[Point], *, size: Size | Sequence[Size]
 ) -> tuple[tuple[int, int], ...]:
-    """Return pairs (predicted, true) of indices: the most hits one to one, of those the least distance in pixels.
+    """Return pairs (predicted, true) of indices: most hits one to one, then the least distance in pixels.
 
     Both in fractions. The rule of a hit is that of `pointing_scores`.
     """
@@ -94,14 +95,16 @@ def matches(
 def count_of(text: str) -> int | None:
     """Return the number a reply states, otherwise how many instances it points at or tracks; None if neither.
 
-    `a total of 3` comes before `there are 3`, and that before a number that is the only one. Numbers are digits or words
-    up to twenty; "none" and "no" count as 0.
+    "A total of 3" comes before "there are 3", and that before a number that is the only one. Numbers are digits or
+    words up to twenty; "none" and "there are no" count as 0.
     """
     parsed = parse(text)
     said = parsed.rest.lower()
     for pattern in (_TOTAL, _THERE_ARE):
         if found := pattern.search(said):
             return _number(found[1])
+    if _THERE_ARE_NO.search(said):
+        return 0
     stated = {_number(found[1]) for found in _NUMBER.finditer(said)}
     if len(stated) == 1:
         return stated.pop()
@@ -111,18 +114,19 @@ def count_of(text: str) -> int | None:
 
 
 def choice_of(text: str) -> str | None:
-    """Return the option a reply chooses as a capital letter, such as B for "B. Boxing", "(b)" or "Answer: B"."""
+    """Return the option a reply chooses as a capital letter: B for "B. Boxing", "(b)" or "Answer: B"."""
+    said = text.replace("*", "").strip()
     for pattern in _CHOICES:
-        if found := pattern.search(text.strip()):
-            return found[1].upper()
+        if found := pattern.search(said):
+            return next(letter for letter in found.groups() if letter).upper()
     return None
 
 
 def token_f1(predicted: str, true: str) -> Score:
-    """Score the words two texts share, as bags, lower-cased and without punctuation; two empty texts agree."""
+    """Score the words two texts share as bags, lower-cased, without punctuation; two empty texts agree."""
     found, wanted = Counter(_words(predicted)), Counter(_words(true))
     if not found or not wanted:
-        return Score(*[float(found == wanted)] * 3)
+        return _all(float(found == wanted))
     return _ratios((found & wanted).total(), found.total(), wanted.total())
 
 
@@ -145,7 +149,9 @@ def interval(
         resamples: how many draws.
     """
     if not len(values) or len(values) != len(groups):
-        raise ValueError(f"give one group for each of at least one value, got {len(values)} and {len(groups)}")
+        raise ValueError(
+            f"give one group for each of at least one value, got {len(values)} and {len(groups)}"
+        )
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     member = [numbers[group] for group in groups]
     sums, sizes = np.bincount(member, weights=values), np.bincount(member)
@@ -158,7 +164,7 @@ def interval(
     return float(low), float(high)
 
 
-def _fractions(part: Points | Tracks | None, size: Size | Sequence[Size]) -> tuple[Point, ...]:
+def _fractions(part: G | None, size: Size | Sequence[Size]) -> tuple[Point, ...]:
     return () if part is None else to_fractions(part, size=size).points
 
 
@@ -168,8 +174,12 @@ def _at(points: Iterable[Point], frame: str) -> tuple[Point, ...]:
 
 def _score(predicted: Sequence[Point], true: Sequence[Point], size: Size | Sequence[Size]) -> Score:
     if not predicted or not true:
-        return Score(*[float(len(predicted) == len(true))] * 3)
+        return _all(float(len(predicted) == len(true)))
     return _ratios(len(matches(predicted, true, size=size)), len(predicted), len(true))
+
+
+def _all(value: float) -> Score:
+    return Score(value, value, value)
 
 
 def _ratios(shared: int, predicted: int, true: int) -> Score:
@@ -196,18 +206,21 @@ def _grown(box: Box, width: float, height: float) -> Box:
 
 
 _SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
-_VALUES = {word: value for value, word in enumerate(_SMALL)} | {"none": 0, "no": 0}
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_VALUES = {word: value for value, word in enumerate(_SMALL)} | {"none": 0}
 # Not a piece of a longer number, of a decimal, or of a word such as "3-year-old"; bounded, for int() is.
-_AMOUNT = rf"(?<![\w.,-])([0-9]{{1,9}}|{'|'.join(sorted(_VALUES, key=len, reverse=True))})(?![\w-]|[.,][0-9])"
+_AMOUNT = rf"(?<![\w.,-])([0-9]{{1,9}}|{'|'.join(_VALUES)})(?![\w-]|[.,][0-9])"
 _NUMBER = re.compile(_AMOUNT)
 _TOTAL = re.compile(rf"\btotal of {_AMOUNT}")
 _THERE_ARE = re.compile(rf"\bthere (?:are|is) {_AMOUNT}")
+_THERE_ARE_NO = re.compile(r"\bthere (?:are|is) no\b")
+_LETTER = r"(?:\(([A-Za-z])\)|([A-Z])(?=[.,):]|\s*$|\s*\n))"
 _CHOICES = (
-    re.compile(r"^\(?([A-Za-z])[.):]*$"),
-    re.compile(r"^(?:\(([A-Z])\)|([A-Z])[.):](?=\s))"),
+    re.compile(r"^([a-z])[.):]?$"),
+    re.compile(rf"^{_LETTER}"),
+    re.compile(rf"\b(?i:answer|option|choice)(?: is)?:? (?:(?i:option|choice) )?{_LETTER}"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Points and tracks: units, canonical order, text and back, sampled frames. `hedgerow.grounding.draw` paints them."""
+"""Points and tracks: units, canonical order, text and back, sampled frames; `draw.py` paints them."""
 
 from hedgerow.grounding.align import align
 from hedgerow.grounding.codec import Parsed, format_points, format_tracks, parse

@@ -16,8 +16,8 @@ def align(part: G, times: Sequence[float], *, images: int = 0) -> G:
     """Return the part with the printed times (one decimal) of sampled frames, and of no others.
 
     A point moves to the nearest sampled frame. Of a track, each object keeps for each sampled frame the annotation
-    nearest to it; the others are left out, as the frames between the sampled ones are. An annotation is near when it is
-    within half the largest spacing of neighbouring samples (0.5 s of a single frame).
+    nearest to it; the others are left out, as the frames between the sampled ones are. Near is within half the
+    largest spacing of neighbouring samples (0.5 s of a single frame).
 
     Args:
         part: points or tracks, times in seconds from the start of the clip.
@@ -25,7 +25,7 @@ def align(part: G, times: Sequence[float], *, images: int = 0) -> G:
         images: how many images are shown.
 
     Raises:
-        DataError: a point stands on no image or video that is shown, on which one is not said, or near no frame.
+        DataError: a point is near no frame, or the image or video it stands on is not shown or not named.
     """
     frames = sorted(set(times))
     if isinstance(part, Tracks):
@@ -38,8 +38,9 @@ def _align_point(part: Points, point: Point, frames: Sequence[float], images: in
     if point.time is None:
         return _check_image(part, point, images, has_video=bool(frames))
     if point.image is not None:
+        where = f"points '{part.label}'"
         raise DataError(
-            f"points '{part.label}': a point stands at {point.time} s and on image {point.image}; keep one of them"
+            f"{where}: a point stands at {point.time} s and on image {point.image}; keep one of them"
         )
     _check_video(part, frames)
     frame = _nearest(frames, point.time)
@@ -69,17 +70,18 @@ def _check_image(part: Points, point: Point, images: int, *, has_video: bool) ->
     where = f"points '{part.label}'"
     if point.image is None and (has_video or images > 1):
         raise DataError(f"{where}: a point has neither time nor image; say which frame or image it stands on")
-    if (point.image or 1) > images:
+    image = point.image or 1
+    if image > images:
         raise DataError(
-            f"{where}: a point stands on image {point.image or 1}, but {images} are shown; correct it or add the image"
+            f"{where}: a point stands on image {image}, but {images} are shown; correct it or add the image"
         )
-    return dataclasses.replace(point, image=point.image or 1)
+    return dataclasses.replace(point, image=image)
 
 
 def _check_video(part: Points | Tracks, frames: Sequence[float]) -> None:
     if not frames:
         raise DataError(
-            f"{part.type} '{part.label}' have times, but no video is shown; add the video or leave out the times"
+            f"{part.type} '{part.label}' have times, but no video is shown; add it or leave out the times"
         )
 
 

@@ -1,10 +1,10 @@
-"""Points and tracks as text, and back: the form public Molmo2 checkpoints write (html-v2, arXiv 2601.10611 app. A).
+"""Points and tracks as text, and back: the form that Molmo2 writes (html-v2; arXiv 2601.10611, appendix A).
 
     <points coords="HEAD ID X Y ID X Y;HEAD ID X Y">label</points>
 
-HEAD is seconds with one decimal, or the number of an image from 1; ID counts from 1; X and Y are thousandths of width
-and height in three digits (1000 has four). In a label `<` is written `&lt;`, and `&` is written `&amp;` where it would
-otherwise read as one of the two: any label comes back, and common ones look as they are.
+HEAD is seconds with one decimal, or the number of an image from 1; ID counts from 1; X and Y are thousandths of
+width and height in three digits (1000 has four). In a label `<` is written `&lt;`, and `&` is written `&amp;` where
+it would otherwise read as one of the two: any label comes back, and common ones look as they are.
 """
 
 import re
@@ -18,14 +18,15 @@ NO_POINTS = "There are none."
 NO_TRACKS = "No tracks available."
 
 _Kind = Literal["points", "tracks"]
-_START = re.compile(rf"<(?P<kind>points|tracks)(?=[\s/>]|\Z)|{re.escape(NO_POINTS)}|{re.escape(NO_TRACKS)}")
+_KINDS: dict[str, _Kind] = {"<points": "points", "<tracks": "tracks"}
+_START = re.compile(rf"<(?:points|tracks)(?=[\s/>]|\Z)|{re.escape(NO_POINTS)}|{re.escape(NO_TRACKS)}")
 _ATTRIBUTE = re.compile(r'\s*(?P<name>[a-z_]+)="')
 _VALUE = {"coords": re.compile(r'[^"<>]*')}
 _OTHER_VALUE = re.compile(r'[^"]*')
 _QUOTE = re.compile(r'"')
 _TAG_END = re.compile(r"\s*(?P<empty>/?)>")
 _STRAY = re.compile(r'\s*[^\s<>]+?(?=coords="|[\s<>]|/>|\Z)')
-_CLOSE = re.compile(r"</(?P<kind>points|tracks)>|(?=<(?:points|tracks)[\s/>])|\Z")
+_CLOSE = re.compile(r"</(?P<kind>points|tracks)>|(?=<(?:points|tracks)[\s/>])")
 _UNCLOSED_LABEL = re.compile(r"[^<]*")
 _GROUP = re.compile(r"[^\t:;,]+")  # html-v1 parts groups by a tab; public parsers take these four
 _WORD = re.compile(r"\S+")
@@ -39,8 +40,8 @@ _ENTITY = re.compile(r"&(amp|lt);")
 class Parsed(NamedTuple):
     """What a text holds.
 
-    `parts` are its points and tracks in order, in fractions; a sentence that says there are none is a part without
-    points. `problems` tell what was wrong and where. `rest` is the text outside the tags.
+    `parts` are its points and tracks in order, in fractions; a sentence that says there are none is a part
+    without points. `problems` tell what was wrong and where. `rest` is the text outside the tags.
     """
 
     parts: tuple[Points | Tracks, ...]
@@ -71,9 +72,9 @@ def format_tracks(part: Tracks) -> str:
 def parse(text: str, *, strict: bool = False) -> Parsed:
     """Read the points and tracks of a text, whatever stands around them.
 
-    Any string is read; what cannot be is left out and named in `problems`. A truncated text keeps every complete
-    point, a damaged one all points outside the damage. Groups may also be parted by a tab, a comma or a colon; tags may
-    close themselves or carry `alt`, the label of a tag that has none.
+    Any string is read; what cannot be is left out and named in `problems`. A truncated text keeps every
+    complete point, a damaged one what can still be told apart. Groups may also be parted by a tab, a comma or a
+    colon; tags may close themselves or carry `alt`, the label of a tag that has none.
 
     Args:
         text: what a model or a person wrote.
@@ -87,7 +88,7 @@ def parse(text: str, *, strict: bool = False) -> Parsed:
     rest, seen = [], 0
     while start := _START.search(text, reader.at):
         reader.at = start.end()
-        kind = start["kind"]
+        kind: _Kind | None = _KINDS.get(start[0])
         if kind is None:
             parts.append(Points("") if start[0] == NO_POINTS else Tracks(""))
             continue
@@ -143,6 +144,7 @@ def _read_tag(reader: _Reader, kind: _Kind) -> Points | Tracks | None:
     label = _read_label(reader, kind) if closed else None
     if "coords" not in values:
         reader.note(start, f'coords="..." in <{kind}>')
+        reader.at = start
         return None
     if label is None:
         label = reader.text[slice(*values.get("alt", (0, 0)))]
@@ -155,6 +157,7 @@ def _read_tag(reader: _Reader, kind: _Kind) -> Points | Tracks | None:
 def _read_attributes(reader: _Reader) -> tuple[dict[str, tuple[int, int]], bool]:
     """Return the span of each attribute's value, and whether a label follows."""
     values: dict[str, tuple[int, int]] = {}
+    strayed = False
     while True:
         start = reader.at
         if end := reader.take(_TAG_END):
@@ -166,7 +169,9 @@ def _read_attributes(reader: _Reader) -> tuple[dict[str, tuple[int, int]], bool]
             if not reader.take(_QUOTE):
                 reader.note(reader.at, 'a closing "')
         elif reader.take(_STRAY):
-            reader.note(start, 'coords="..." or >')
+            if not strayed:
+                reader.note(start, 'coords="..." or >')
+            strayed = True
         else:
             reader.note(start, ">")
             return values, False
@@ -188,7 +193,9 @@ def _read_label(reader: _Reader, kind: _Kind) -> str:
 def _read_groups(reader: _Reader, kind: _Kind, span: tuple[int, int]) -> tuple[Point, ...]:
     found: list[Point] = []
     seen: set[tuple[float | None, int | None]] = set()
-    groups = [list(_WORD.finditer(reader.text, *group.span())) for group in _GROUP.finditer(reader.text, *span)]
+    groups = [
+        list(_WORD.finditer(reader.text, *group.span())) for group in _GROUP.finditer(reader.text, *span)
+    ]
     groups = [words for words in groups if words]
     if not groups:
         reader.note(span[0], "a time or the number of an image")
@@ -207,9 +214,7 @@ def _read_groups(reader: _Reader, kind: _Kind, span: tuple[int, int]) -> tuple[P
     return tuple(found)
 
 
-def _read_head(
-    reader: _Reader, kind: _Kind, word: re.Match[str]
-) -> tuple[float | None, int | None] | None:
+def _read_head(reader: _Reader, kind: _Kind, word: re.Match[str]) -> tuple[float | None, int | None] | None:
     """Return (time, None) or (None, image)."""
     head = _HEAD.fullmatch(word[0])
     if head is None or (kind == "points" and not head["decimals"] and int(head[0]) < 1):

@@ -1,4 +1,4 @@
-"""Points on pictures: what is true as a ring (and its box), what was predicted as a cross; one colour an id."""
+"""Points on pictures: what is true as a ring (and its box), what was predicted as a cross; a colour an id."""
 
 from collections.abc import Sequence
 

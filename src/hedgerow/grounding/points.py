@@ -1,10 +1,12 @@
 """Units, places and canonical order of points.
 
-A point stands on an image (`image`, counted from 1; a single image needs none) or at a `time` of a video. What the
-model reads and writes is coarser than what people annotate: thousandths of width and height, tenths of a second.
+A point stands on an image (`image`, counted from 1; a single image needs none) or at a `time` of a video. What
+the model reads and writes is coarser than what people annotate: thousandths of width and height, tenths of a
+second.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from typing import TypeVar, cast
@@ -13,7 +15,7 @@ from hedgerow.content import Box, Point, Points, Tracks
 from hedgerow.errors import DataError
 
 Size = tuple[int, int]
-G = TypeVar("G", Points, Tracks)
+G = TypeVar("G", bound=Points | Tracks)
 
 _UNITS = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}
 
@@ -23,21 +25,21 @@ def to_fractions(part: G, *, size: Size | Sequence[Size] | None = None) -> G:
 
     Args:
         part: points or tracks in the unit their `frame` names.
-        size: (width, height) in pixels of the upright image or video; for several images one size each, in order.
-            Only pixels need it.
+        size: (width, height) in pixels of the upright image or video; for several images one size each, in
+            order. Only pixels need it.
 
     Raises:
-        DataError: a point lies outside its frame, a box has its corners swapped, or the size of an image is unknown.
+        DataError: a point lies outside its frame, a box has its corners swapped, or a size is unknown.
     """
     points = tuple(_to_fraction(part, number, size) for number in range(len(part.points)))
     return dataclasses.replace(part, points=points, frame="fraction")
 
 
 def canonical(part: Points) -> Points:
-    """Return points as their text tells them: rounded, sorted by (time or image, x, y), ids 1 to N in that order.
+    """Return points as their text tells them: rounded, then sorted by (time or image, x, y), ids 1 to N.
 
-    Sorting comes after rounding (molmo2 `point_formatter`), so the text alone fixes the order. Each instance stands
-    once, hence ids that were given change no more than their numbers.
+    Sorting comes after rounding, so the text alone fixes the order (as in the public code of arXiv 2601.10611).
+    Each instance stands once, hence given ids change in nothing but their numbers.
 
     Args:
         part: points in fractions.
@@ -46,11 +48,11 @@ def canonical(part: Points) -> Points:
         DataError: a point lies outside the frame, stands at a time and on an image, or an id stands twice.
     """
     part = to_fractions(part)
-    given = [point.id for point in part.points if point.id is not None]
-    for name in given:
-        if given.count(name) > 1:
+    for name, count in Counter(point.id for point in part.points).items():
+        if name is not None and count > 1:
             raise DataError(
-                f"points '{part.label}': id {name} stands twice; points hold each instance once, give tracks instead"
+                f"points '{part.label}': id {name} stands {count} times; points hold each instance once, "
+                "keep one of them or give tracks"
             )
     ordered = sorted((rounded(part, point) for point in part.points), key=_reading_order)
     points = tuple(dataclasses.replace(point, id=number) for number, point in enumerate(ordered, 1))
@@ -58,14 +60,15 @@ def canonical(part: Points) -> Points:
 
 
 def rounded(part: Points | Tracks, point: Point) -> Point:
-    """Return the point at the precision of the text: x, y in thousandths, time in tenths, image 1 if none is named.
+    """Return the point at the precision of its text: thousandths, tenths of a second; image 1 if none is named.
 
     Raises:
         DataError: the point stands at a time and on an image.
     """
     if point.time is not None and point.image is not None:
+        where = f"{part.type} '{part.label}'"
         raise DataError(
-            f"{part.type} '{part.label}': a point stands at {point.time} s and on image {point.image}; keep one of them"
+            f"{where}: a point stands at {point.time} s and on image {point.image}; keep one of them"
         )
     time = None if point.time is None else float(printed_time(point.time))
     image = (point.image or 1) if time is None else None
@@ -96,10 +99,14 @@ def size_at(point: Point, size: Size | Sequence[Size]) -> Size:
     """
     sizes = [cast(Size, size)] if isinstance(size[0], Real) else cast(Sequence[Size], size)
     if point.time is None and point.image is None and len(sizes) > 1:
-        raise DataError(f"a point names no image, but there are {len(sizes)}; give it image=1 to {len(sizes)}")
+        raise DataError(
+            f"a point names no image, but there are {len(sizes)}; give it image=1 to {len(sizes)}"
+        )
     number = point.image or 1
     if number > len(sizes):
-        raise DataError(f"a point names image {number}, but there is no image beyond {len(sizes)}; correct the number")
+        raise DataError(
+            f"a point names image {number}, but there is no image beyond {len(sizes)}; correct the number"
+        )
     return sizes[number - 1]
 
 
@@ -109,13 +116,15 @@ def _to_fraction(part: Points | Tracks, number: int, size: Size | Sequence[Size]
     if part.frame != "pixels":
         width = height = _UNITS[part.frame]
     elif size is None:
-        raise DataError(f"{where} is in pixels of an unknown size; pass size=(width, height) or give fractions")
+        raise DataError(
+            f"{where} is in pixels of an unknown size; pass size=(width, height) or give fractions"
+        )
     else:
         width, height = size_at(point, size)
     if not (0 <= point.x <= width and 0 <= point.y <= height):
         raise DataError(
-            f"{where} (x={point.x:g}, y={point.y:g}) lies outside its frame '{part.frame}' (x 0 to {width:g}, "
-            f'y 0 to {height:g}); correct it, or name its unit with "frame"'
+            f"{where} (x={point.x:g}, y={point.y:g}) lies outside its frame '{part.frame}' "
+            f'(x 0 to {width:g}, y 0 to {height:g}); correct it, or name its unit with "frame"'
         )
     box = None if point.box is None else _box_to_fraction(where, point.box, width, height)
     return dataclasses.replace(point, x=point.x / width, y=point.y / height, box=box)

@@ -30,7 +30,7 @@ def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "m
     | `molmo2_code` (as its public code trains) | 0.1 | 0.2 | 2 / sqrt(n) x 1 / sqrt(branches) |
     | `uniform` | 1 | 1 | 1 |
 
-    A sample of n tokens then weighs 4 sqrt(n) in all: long answers count for more than short ones, but not n times more.
+    At 4 / sqrt(n), a sample weighs 4 sqrt(n) in all: more than a shorter one, but not as many times as it is longer.
 
     Args:
         task: one of `TASKS`; any other is weighted as "otherwise" and named once in the log.

@@ -1,0 +1,159 @@
+"""The command line. Heavy modules are imported by the verb that needs them, so that help is instant."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from hedgerow.errors import CheckError, HedgerowError, RecipeError
+
+try:
+    from cyclopts import App, CycloptsError, Parameter
+except ImportError:  # pragma: no cover
+    raise SystemExit("the command line needs more packages: pip install 'hedgerow[cli]'") from None
+
+app = App(name="hedgerow", help="Train vision-language models on packed message trees.")
+data = App(name="data", help="Look at data before training on it.")
+app.command(data)
+
+Overrides = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
+
+
+@app.command
+def demo(
+    out: Path = Path("runs/demo"),
+    *,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    setup_seconds: float | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record Atari clips, train a small Molmo2 on them in two stages, evaluate it, and write report.html.
+
+    Parameters
+    ----------
+    out
+        Folder for clips, runs and the report.
+    quick
+        Everything with few clips and few steps, in under a minute.
+    setup_seconds
+        How long the set-up took, to be printed with the other figures.
+    """
+    from hedgerow.experiments.demo.run import run_demo
+
+    result = run_demo(out, quick=quick, setup_seconds=setup_seconds, say=_quiet if as_json else print)
+    print(json.dumps(result.to_dict()) if as_json else result)
+
+
+@app.command
+def train(recipe: Path, /, *overrides: Overrides, fresh: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Train as a recipe says; a run that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    recipe
+        YAML file. Any field can be set by a dotted flag, such as `--optimizer.language.lr 1e-4`.
+    fresh
+        Start over, even if the run's folder holds a checkpoint.
+    """
+    from hedgerow.recipe import load_recipe
+    from hedgerow.train.run import run
+
+    print(run(load_recipe(recipe, _overrides(overrides)), fresh=fresh))
+
+
+@app.command(name="eval")
+def evaluate(recipe: Path, /, *overrides: Overrides, as_json: AsJson = False) -> None:
+    """Evaluate the trained model of a recipe on the recipe's evaluation data.
+
+    Parameters
+    ----------
+    recipe
+        The recipe the model was trained with. Any field can be set by a dotted flag.
+    """
+    from hedgerow.evaluate.run import evaluate_recipe
+    from hedgerow.recipe import load_recipe
+
+    result = evaluate_recipe(load_recipe(recipe, _overrides(overrides)))
+    print(json.dumps(result.to_dict()) if as_json else result)
+
+
+@data.command
+def view(file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: Path = Path("view.html")) -> None:
+    """Write trees and packed rows of a JSONL file as one HTML page.
+
+    Parameters
+    ----------
+    file
+        Trees in the native format.
+    recipe
+        The recipe whose tokenizer, vision settings, weights and budget are used; small defaults without one.
+    out
+        The page to write.
+    """
+    from hedgerow.recipe import load_recipe
+    from hedgerow.view import view_file
+
+    settings = load_recipe(recipe, _overrides(overrides)) if recipe is not None else None
+    print(view_file(file, settings, out=out))
+
+
+@app.command
+def verify(recipe: Path, /, *overrides: Overrides, trees: int = 8, as_json: AsJson = False) -> None:
+    """Prove on your own model and data that packing and masking change nothing: laws 1 to 4 and 13.
+
+    Parameters
+    ----------
+    recipe
+        The recipe whose model and data are checked.
+    trees
+        How many trees to check on.
+    """
+    from hedgerow.recipe import load_recipe
+    from hedgerow.verify import verify_recipe
+
+    result = verify_recipe(load_recipe(recipe, _overrides(overrides)), trees=trees)
+    print(json.dumps(result.to_dict()) if as_json else result)
+    if not result.passed:
+        raise CheckError("a law is broken; the lines above say which and by how much")
+
+
+def main() -> None:
+    """Run the command line; 0 is success, 1 a failed check, 2 bad input."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CheckError as error:
+        _fail(error, code=1)
+    except (HedgerowError, CycloptsError) as error:
+        _fail(error, code=2)
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+
+
+def _overrides(words: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise RecipeError(f"unexpected '{word}'; write fields of the recipe as --name value or --name=value")
+        name, sign, value = word[2:].partition("=")
+        if not sign:
+            if not rest:
+                raise RecipeError(f"--{name} has no value; write --{name} VALUE")
+            value = rest.pop(0)
+        found[name] = value
+    return found
+
+
+def _fail(error: Any, *, code: int) -> None:
+    print(f"hedgerow: {error}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _quiet(*_: object) -> None:
+    return None
+
+
+if __name__ == "__main__":
+    main()

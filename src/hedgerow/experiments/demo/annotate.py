@@ -1,0 +1,162 @@
+"""Questions and answers about a clip, from the exact boxes of what is on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game, Kind
+
+POINTINGS = 3
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is visible at each of `times` (seconds of the clip)."""
+
+    game: Game
+    times: tuple[float, ...]
+    boxes: tuple[dict[str, Box], ...]
+
+    def seen(self, label: str) -> list[int]:
+        """Indices of the times at which the thing is visible."""
+        return [index for index, boxes in enumerate(self.boxes) if label in boxes]
+
+    def leaves_and_returns(self, label: str) -> bool:
+        """Whether the thing is visible, then not, then visible again."""
+        seen = self.seen(label)
+        return bool(seen) and seen[-1] - seen[0] >= len(seen)
+
+
+def clip_branches(scene: Scene, games: Sequence[str], rng: np.random.Generator) -> list[Record]:
+    """One branch or more of each kind about a clip; `games` are the choices of the question which game it is."""
+    return [
+        *_pointing(scene, rng),
+        *_counting(scene, rng),
+        _tracking(scene, rng),
+        _which_game(scene.game, games, rng),
+        _branch("video_caption", "Describe the video.", clip_caption(scene)),
+    ]
+
+
+def frame_branches(scene: Scene, rng: np.random.Generator) -> list[Record]:
+    """Pointing at what a single frame shows, and a caption."""
+    caption = _branch("video_caption", "Describe the video.", frame_caption(scene))
+    return [*_pointing(scene, rng), caption]
+
+
+def _branch(task: str, question: str, reply: str | list[Record]) -> Record:
+    return {
+        "task": task,
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
+    }
+
+
+def _point(scene: Scene, label: str, index: int) -> Record:
+    left, top, right, bottom = scene.boxes[index][label]
+    box = [left / WIDTH, top / HEIGHT, right / WIDTH, bottom / HEIGHT]
+    return {
+        "time": scene.times[index],
+        "id": 1,
+        "x": round((box[0] + box[2]) / 2, 5),
+        "y": round((box[1] + box[3]) / 2, 5),
+        "box": [round(edge, 5) for edge in box],
+    }
+
+
+def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
+    visible = [label for label in scene.game.labels if scene.seen(label)]
+    chosen = [visible[index] for index in rng.permutation(len(visible))[:POINTINGS]]
+    branches = []
+    for label in chosen:
+        index = int(rng.choice(scene.seen(label)))
+        part = {"type": "points", "label": label, "points": [_point(scene, label, index)]}
+        branches.append(_branch("pointing", f"Point to the {label} at {scene.times[index]:.1f} seconds.", [part]))
+    return branches
+
+
+HALVES = {
+    "left": lambda x, y: x < 0.5,
+    "right": lambda x, y: x >= 0.5,
+    "upper": lambda x, y: y < 0.5,
+    "lower": lambda x, y: y >= 0.5,
+}
+
+
+def _counting(scene: Scene, rng: np.random.Generator) -> list[Record]:
+    """How many things of a kind are visible, or stand in one half of the frame."""
+    kinds = scene.game.kinds
+    kind = kinds[rng.integers(len(kinds))]
+    index = int(rng.integers(len(scene.times)))
+    half = str(rng.choice(list(HALVES)))
+    points = [_point(scene, label, index) for label in kind.labels if label in scene.boxes[index]]
+    if kind.many == "balls":
+        question, count = f"How many balls are visible at {scene.times[index]:.1f} seconds?", len(points)
+    else:
+        count = sum(HALVES[half](point["x"], point["y"]) for point in points)
+        question = f"How many {kind.many} are in the {half} half at {scene.times[index]:.1f} seconds?"
+    return [_branch("counting", question, str(count))]
+
+
+def _tracking(scene: Scene, rng: np.random.Generator) -> Record:
+    labels = [label for label in scene.game.labels if scene.seen(label)]
+    returning = [label for label in labels if scene.leaves_and_returns(label)]
+    choices = returning if returning and rng.random() < 0.5 else labels
+    label = choices[rng.integers(len(choices))]
+    points = [_point(scene, label, index) for index in scene.seen(label)]
+    return _branch("tracking", f"Track the {label}.", [{"type": "tracks", "label": label, "points": points}])
+
+
+def _which_game(game: Game, games: Sequence[str], rng: np.random.Generator) -> Record:
+    others = [name for name in games if name != game.name]
+    names = [game.name, *(others[index] for index in rng.permutation(len(others))[:2])]
+    names = [names[index] for index in rng.permutation(len(names))]
+    options = [f"{letter}. {GAMES[name].title}" for letter, name in zip("ABC", names, strict=False)]
+    question = "\n".join(["Which game is this?", *options])
+    return _branch("multiple_choice", question, options[names.index(game.name)])
+
+
+def _subjects(scene: Scene) -> list[str]:
+    kinds: Sequence[Kind] = [kind for kind in scene.game.kinds if kind.many != "cars"]
+    return [label for kind in kinds for label in kind.labels]
+
+
+def clip_caption(scene: Scene) -> str:
+    """What each thing does, in a fixed order."""
+    sentences = [f"A game of {scene.game.title}."]
+    sentences += [f"The {label} {_motion(scene, label)}." for label in _subjects(scene)]
+    return " ".join(sentences)
+
+
+def _motion(scene: Scene, label: str) -> str:
+    seen = scene.seen(label)
+    if not seen:
+        return "is not visible"
+    if scene.leaves_and_returns(label):
+        return "leaves and returns"
+    if len(seen) < len(scene.times):
+        return "appears" if seen[-1] == len(scene.times) - 1 else "disappears"
+    first, last = _point(scene, label, seen[0]), _point(scene, label, seen[-1])
+    dx, dy = last["x"] - first["x"], last["y"] - first["y"]
+    if max(abs(dx), abs(dy)) < 0.02:
+        return "stays"
+    if abs(dx) >= abs(dy):
+        return "moves to the right" if dx > 0 else "moves to the left"
+    return "goes down" if dy > 0 else "goes up"
+
+
+def frame_caption(scene: Scene) -> str:
+    """Where each visible thing is on a single frame."""
+    sentences = [f"A game of {scene.game.title}."]
+    for label in _subjects(scene):
+        place = _place(_point(scene, label, 0)) if label in scene.boxes[0] else "not visible"
+        sentences.append(f"The {label} is {place}.")
+    return " ".join(sentences)
+
+
+def _place(point: Record) -> str:
+    across = ("on the left", "in the middle", "on the right")[min(2, int(point["x"] * 3))]
+    along = ("at the top", "", "at the bottom")[min(2, int(point["y"] * 3))]
+    return f"{along} {across}".strip()

@@ -1,0 +1,134 @@
+"""Where things are on the screen of five Atari games, read from the console's 128 bytes of memory.
+
+Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing that is not drawn has no box.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 160, 210
+Box = tuple[int, int, int, int]
+Memory = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Things that one word names: `many` is its plural, `labels` the things."""
+
+    many: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """A game: what can be named in it and where it is.
+
+    `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read;
+    `before` is the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what a
+    player follows, `serve` whether the fire button brings the target back.
+    """
+
+    name: str
+    title: str
+    kinds: tuple[Kind, ...]
+    hero: str
+    target: str | None
+    field: Box
+    locate: Callable[[Memory, Memory], dict[str, Box]]
+    serve: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every thing that can be named, in the order of the table."""
+        return tuple(label for kind in self.kinds for label in kind.labels)
+
+
+def _clip(box: Box, field: Box) -> Box | None:
+    left, top = max(box[0], field[0]), max(box[1], field[1])
+    right, bottom = min(box[2], field[2]), min(box[3], field[3])
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _seen(boxes: dict[str, Box], field: Box) -> dict[str, Box]:
+    clipped = {label: _clip(box, field) for label, box in boxes.items()}
+    return {label: box for label, box in clipped.items() if box is not None}
+
+
+PONG_FIELD = (0, 34, 160, 194)
+
+
+def _pong(memory: Memory, before: Memory) -> dict[str, Box]:
+    del before
+    # The green paddle is drawn in steps of two lines, the orange one is not.
+    green = memory[51] - 14 + memory[51] % 2
+    orange = memory[50] - 15
+    boxes = {"green paddle": (140, green, 144, green + 16), "orange paddle": (16, orange, 20, orange + 16)}
+    if memory[54]:
+        x, y = memory[49] - 49, memory[54] - 14
+        boxes["ball"] = (x, y, x + 2, y + 4)
+    return _seen(boxes, PONG_FIELD)
+
+
+BOXING_FIELD = (32, 36, 128, 177)
+
+
+def _boxer(x: int, y: int, upper: int, lower: int, *, right: bool) -> Box:
+    """Box of a boxer at (x, y); `upper` and `lower` say how far each arm is stretched."""
+    longest = max(upper, lower)
+    reach = 35 if longest >= 0x40 else 26 if longest >= 0x30 else 19
+    left, end = (x + 5, x + reach) if right else (x + 22 - reach, x + 17)
+    sink = 38 if right else 37
+    return left, y + sink + (upper >= 0x30), end, y + sink + 47 - (lower >= 0x30)
+
+
+def _boxing(memory: Memory, before: Memory) -> dict[str, Box]:
+    del before
+    facing = memory[32] <= memory[33]
+    white = _boxer(memory[32], memory[34], memory[55], memory[57], right=facing)
+    black = _boxer(memory[33], memory[35], memory[59], memory[61], right=not facing)
+    return _seen({"white boxer": white, "black boxer": black}, BOXING_FIELD)
+
+
+BREAKOUT_FIELD = (8, 32, 152, 196)
+
+
+def _breakout(memory: Memory, before: Memory) -> dict[str, Box]:
+    del before
+    paddle = memory[72] - 47
+    boxes = {"paddle": (paddle, 189, paddle + 16, 193)}
+    if memory[101]:
+        x, y = memory[99] - 49, memory[101] + 9
+        boxes["ball"] = (x, y, x + 2, y + 4)
+    return _seen(boxes, BREAKOUT_FIELD)
+
+
+FREEWAY_FIELD = (8, 14, 160, 195)
+CARS = (
+    "maroon car", "lime car", "olive car", "pink car", "navy car",
+    "brown car", "blue car", "red car", "green car", "yellow car",
+)  # fmt: skip
+
+
+def _freeway(memory: Memory, before: Memory) -> dict[str, Box]:
+    bottom = 201 - memory[14]
+    boxes = {"left chicken": (44, bottom - 8, 50, bottom), "right chicken": (108, 180, 114, 188)}
+    for lane, label in enumerate(CARS):
+        # The upper five lanes are drawn before the game moves their cars, the lower five after.
+        x = ((before if lane < 5 else memory)[117 - lane] - 3) % WIDTH
+        boxes[label] = (x, 28 + 16 * lane, x + 8, 36 + 16 * lane)
+    return _seen(boxes, FREEWAY_FIELD)
+
+
+GAMES = {
+    game.name: game
+    for game in (
+        Game("pong", "Pong", (Kind("paddles", ("green paddle", "orange paddle")), Kind("balls", ("ball",))),
+             "green paddle", "ball", (140, 40, 144, 188), _pong),
+        Game("boxing", "Boxing", (Kind("boxers", ("white boxer", "black boxer")),),
+             "white boxer", "black boxer", BOXING_FIELD, _boxing),
+        Game("breakout", "Breakout", (Kind("paddles", ("paddle",)), Kind("balls", ("ball",))),
+             "paddle", "ball", (8, 189, 152, 193), _breakout, serve=True),
+        Game("freeway", "Freeway", (Kind("cars", CARS), Kind("chickens", ("left chicken", "right chicken"))),
+             "left chicken", None, (44, 20, 50, 190), _freeway),
+    )
+}  # fmt: skip

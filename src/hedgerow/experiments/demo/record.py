@@ -1,0 +1,197 @@
+"""Record the demo's data: play games in another process, write mp4 files and message trees with exact points."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from hedgerow.errors import HedgerowError, RecipeError
+from hedgerow.experiments.demo.annotate import Record, Scene, clip_branches, frame_branches
+from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game
+
+EVERY = 5
+RATE = 60 // EVERY
+SAMPLE = 2
+SCALE = 2
+CLIPS_A_PLAY = 8
+TRAIN_POLICIES = ("roam", "follow", "mash")
+HELDOUT_POLICIES = ("chase", "wander")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Files of a recording: training clips, single frames of them, held-out clips; and how many trees each holds."""
+
+    train: Path
+    frames: Path
+    heldout: Path
+    train_trees: int
+    frame_trees: int
+    heldout_trees: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The clips of one game on one side of the split."""
+
+    game: Game
+    games: tuple[str, ...]
+    split: str
+    clips: int
+    seed: int
+    seconds: float
+    out: Path
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        return TRAIN_POLICIES if self.split == "train" else HELDOUT_POLICIES
+
+    @property
+    def frames(self) -> int:
+        return round(self.seconds * RATE) + 1
+
+    @property
+    def sampled(self) -> tuple[int, ...]:
+        return tuple(range(0, self.frames, RATE // SAMPLE))
+
+
+def record(
+    out: Path,
+    *,
+    games: Sequence[str],
+    train_clips: int,
+    heldout_clips: int,
+    seed: int = 0,
+    seconds: float = 1.5,
+) -> Recording:
+    """Record clips of each game with questions and exact answers.
+
+    Args:
+        out: Folder to write to; videos go to `out/videos`.
+        games: Names of games, of those in `GAMES`.
+        train_clips: Training clips a game.
+        heldout_clips: Held-out clips a game, from other seeds and other ways of playing.
+        seed: The same seed gives the same files.
+        seconds: Time from the first to the last frame of a clip, a multiple of 0.5.
+
+    Returns:
+        Where the trees are and how many.
+
+    Raises:
+        HedgerowError: ale-py is not installed.
+        RecipeError: A game is unknown or `seconds` is not a multiple of 0.5.
+    """
+    _check(games, seconds)
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    jobs = [
+        _Job(GAMES[name], tuple(games), split, clips, seed, seconds, out)
+        for split, clips in (("train", train_clips), ("heldout", heldout_clips))
+        for name in games
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = list(pool.map(_record, jobs))
+    clips = {"train": [], "heldout": []}
+    for job, (trees, _) in zip(jobs, done, strict=True):
+        clips[job.split] += trees
+    frames = [tree for job, (_, trees) in zip(jobs, done, strict=True) if job.split == "train" for tree in trees]
+    files = {"train": clips["train"], "frames": frames, "heldout": clips["heldout"]}
+    for name, trees in files.items():
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(tree) + "\n" for tree in trees))
+    return Recording(
+        *(out / f"{name}.jsonl" for name in files), len(clips["train"]), len(frames), len(clips["heldout"])
+    )
+
+
+def _check(games: Sequence[str], seconds: float) -> None:
+    unknown = [name for name in games if name not in GAMES]
+    if unknown or not games:
+        raise RecipeError(f"games {list(games)} are not known; choose from {', '.join(GAMES)}")
+    if seconds <= 0 or seconds * SAMPLE % 1:
+        raise RecipeError(f"seconds={seconds} is not a positive multiple of {1 / SAMPLE}; try 1.5")
+    if find_spec("ale_py") is None:
+        raise HedgerowError("recording needs ale-py, which is not installed; pip install 'hedgerow[demo]'")
+
+
+def _record(job: _Job) -> tuple[list[Record], list[Record]]:
+    clips, frames = [], []
+    for number, (boxes, palette, screens) in enumerate(_play(job)):
+        name = f"{job.game.name}-{job.split}-{number:04d}"
+        path = Path("videos") / f"{name}.mp4"
+        write_video(job.out / path, screens=screens, palette=palette)
+        rng = np.random.default_rng([job.seed, sorted(GAMES).index(job.game.name), job.split == "train", number])
+        seen = tuple(boxes[index] for index in job.sampled)
+        times = tuple(index / RATE for index in job.sampled)
+        clips.append(_tree(job, name, {"path": str(path)}, clip_branches(Scene(job.game, times, seen), job.games, rng)))
+        for time, visible in zip(times, seen, strict=True):
+            part = {"path": str(path), "start": time, "end": time}
+            scene = Scene(job.game, (0.0,), (visible,))
+            frames.append(_tree(job, f"{name}-{time:.1f}", part, frame_branches(scene, rng)))
+    return clips, frames
+
+
+def _tree(job: _Job, name: str, video: dict[str, Any], branches: list[Record]) -> Record:
+    message = {"role": "user", "content": [{"type": "video", **video}]}
+    return {"id": name, "source": job.game.name, "messages": [message], "branches": branches}
+
+
+def _requests(job: _Job) -> Iterator[dict[str, Any]]:
+    first = 10_000 * (2 * job.seed + (job.split == "heldout")) + 1
+    for play, done in enumerate(range(0, job.clips, CLIPS_A_PLAY)):
+        yield {
+            "seed": first + play,
+            "policy": job.policies[play % len(job.policies)],
+            "clips": min(CLIPS_A_PLAY, job.clips - done),
+            "frames": job.frames,
+            "every": EVERY,
+            "sampled": job.sampled,
+        }
+
+
+def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], np.ndarray, np.ndarray]]:
+    """Boxes, palette and screens of each clip, from the process that holds the emulator."""
+    command = [sys.executable, "-m", "hedgerow.experiments.demo.atari", job.game.name]
+    size = job.frames * HEIGHT * WIDTH
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("".join(json.dumps(request) + "\n" for request in _requests(job)).encode())
+        process.stdin.close()
+        for _ in range(job.clips):
+            head = json.loads(process.stdout.readline() or b"null")
+            if head is None:
+                raise HedgerowError(f"the emulator of {job.game.name} stopped; its last lines are above")
+            screens = np.frombuffer(process.stdout.read(size), np.uint8).reshape(job.frames, HEIGHT, WIDTH)
+            boxes = [{label: tuple(box) for label, box in frame.items()} for frame in head["boxes"]]
+            yield boxes, np.array(head["palette"], np.uint8).reshape(256, 3), screens
+
+
+def write_video(path: Path, *, screens: np.ndarray, palette: np.ndarray) -> None:
+    """Write colour numbers [T, H, W] as an h264 mp4, every pixel as `SCALE` x `SCALE`."""
+    luma, chroma = _yuv(palette)
+    height, width = screens.shape[1] * SCALE, screens.shape[2] * SCALE
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "14", "preset": "ultrafast", "threads": "1"}
+        for screen in screens:
+            # A pixel becomes 2 x 2, so halved chroma is the screen itself: nothing is lost before the codec.
+            rows = [luma[screen].repeat(SCALE, 0).repeat(SCALE, 1), *(plane[screen] for plane in chroma)]
+            planes = np.concatenate([plane.reshape(-1, width) for plane in rows])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode(None))
+
+
+def _yuv(palette: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """BT.601, limited range: what decoders assume of a small untagged video."""
+    red, green, blue = (palette / 255.0).T
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = (16 + 219 * luma, 128 + 224 * (blue - luma) / 1.772, 128 + 224 * (red - luma) / 1.402)
+    y, u, v = (np.rint(plane).astype(np.uint8) for plane in planes)
+    return y, (u, v)
