@@ -104,6 +104,13 @@ class Encoder:
         vision = VisionInput.join([self.processor.visual(item, layout) for item, layout in draft.media])
         return self._sequence(tree, (alone,), [draft], vision)
 
+    def answer(self, tree: MessageTree, node: Node) -> tuple[Text | Points | Tracks, ...]:
+        """Return the parts of a node's last message as the model is taught them: points placed on sampled frames."""
+        media = [item for message in (*node.path, *node.messages) for item in message.media]
+        shown = [(item, self.processor.layout(item, self.facts(item), label=None)) for item in media]
+        parts = [part for part in node.messages[-1].parts if not isinstance(part, Image | Video)]
+        return tuple(_placed(part, shown) for part in parts)
+
     def _drafts(self, tree: MessageTree, nodes: tuple[Node, ...]) -> list[_Draft]:
         drafts: list[_Draft] = []
         shown: list[list[tuple[Media, MediaLayout]]] = []  # per node: the media of its path, itself included
@@ -156,23 +163,24 @@ class Encoder:
         self, draft: _Draft, history: list[Message], number: int, media: list[tuple[Media, MediaLayout]]
     ) -> None:
         message = history[number]
-        written = [(part, _written(part, media)) for part in message.parts if not isinstance(part, Image | Video)]
-        if message.media and not written:
+        own = [part for part in message.parts if not isinstance(part, Image | Video)]
+        if message.media and not own:
             return
+        said = [(part, written(_placed(part, media))) for part in own]
         header, tail = self.chat.template.around(history, number)
         draft.add(self.chat.encode(header).tokens)
-        span = self.chat.encode("".join(text for _, text in written))
+        span = self.chat.encode("".join(text for _, text in said))
         if message.role != "assistant":
             draft.add(span.tokens)
             draft.add(self.chat.encode(tail).tokens)
             return
-        own = 1.0 if message.weight is None else message.weight
-        bounds = np.cumsum([len(text) for _, text in written])
+        whole = 1.0 if message.weight is None else message.weight
+        bounds = np.cumsum([len(text) for _, text in said])
         for token, (start, _) in zip(span.tokens, span.offsets, strict=True):
-            part, _ = written[min(int(np.searchsorted(bounds, start, side="right")), len(written) - 1)]
-            draft.add([token], answer=own if part.weight is None else own * part.weight)
+            part, _ = said[min(int(np.searchsorted(bounds, start, side="right")), len(said) - 1)]
+            draft.add([token], answer=whole if part.weight is None else whole * part.weight)
         stop, *rest = self.chat.encode(tail).tokens
-        draft.add([stop], answer=own)
+        draft.add([stop], answer=whole)
         draft.add(rest)
         draft.stops += 1
 
@@ -240,13 +248,22 @@ def _sources(
     return source.astype(np.int32)
 
 
-def _written(part: Text | Points | Tracks, media: list[tuple[Media, MediaLayout]]) -> str:
+def written(part: Text | Points | Tracks) -> str:
+    """Return the text of a part; points and tracks must have been placed."""
     if isinstance(part, Text):
         return part.text
-    times = [time for _, layout in media for time in layout.times]
-    sizes = [layout.size for _, layout in media]
-    placed = align(to_fractions(part, sizes=sizes), times)
-    return format_points(placed) if isinstance(placed, Points) else format_tracks(placed)
+    return format_points(part) if isinstance(part, Points) else format_tracks(part)
+
+
+def _placed(part: Text | Points | Tracks, media: list[tuple[Media, MediaLayout]]) -> Text | Points | Tracks:
+    """Points in fractions, at printed times: times belong to the last video shown, image numbers to the images."""
+    if isinstance(part, Text):
+        return part
+    videos = [layout for item, layout in media if isinstance(item, Video)]
+    images = [layout.size for item, layout in media if isinstance(item, Image)]
+    if videos and (not images or any(point.time is not None for point in part.points)):
+        return align(to_fractions(part, size=videos[-1].size), videos[-1].times)
+    return align(to_fractions(part, size=images), (), images=len(images))
 
 
 def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:

@@ -133,3 +133,114 @@ class _Attend(torch.autograd.Function):
             for total, pick, share in zip((dq, dk, dv), (part.queries, part.keys, part.keys), grads, strict=True):
                 _add(total, pick, share.transpose(1, 2).flatten(0, 1))
         return *(_by_head(x.to(query.dtype)) for x in (dq, dk, dv)), None, None
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """[1, H, N, D] -> [N, H, D]; the kernel wants the channels of a head side by side."""
+    x = x[0].transpose(0, 1)
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _by_head(x: Tensor) -> Tensor:
+    return x.transpose(0, 1)[None]
+
+
+def _blocks(x: Tensor, pick: slice | Tensor, part: Part) -> Tensor:
+    """[N, H, ...] -> [C, H, L, ...], a view where the pick is a slice."""
+    picked = x[pick] if isinstance(pick, slice) else x.index_select(0, pick)
+    return picked.unflatten(0, (part.shape[0], -1)).transpose(1, 2)
+
+
+def _merge(out: Tensor, lse: Tensor, pick: slice | Tensor, part_out: Tensor, part_lse: Tensor) -> None:
+    """Merge a part [C L, H, D] and its log-sum-exp [C L, H] into `out` and `lse`, in their precision."""
+    before = lse[pick]
+    share = torch.sigmoid(part_lse - before)[..., None]
+    if isinstance(pick, slice):
+        out[pick].lerp_(part_out.to(out.dtype), share)
+    else:
+        out[pick] = torch.lerp(out.index_select(0, pick), part_out.to(out.dtype), share)
+    lse[pick] = torch.logaddexp(before, part_lse)
+
+
+def _add(total: Tensor, pick: slice | Tensor, share: Tensor) -> None:
+    if isinstance(pick, slice):
+        total[pick] += share
+    else:
+        total.index_add_(0, pick, share.to(total.dtype))
+
+
+def _split(order: Array, end: Array, group: Array) -> tuple[Part, ...]:
+    """Find the parts of a row; `order`, `end` and `group` are int64 [N] in physical order."""
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise ValueError("order must hold each place 0 .. N - 1 once")
+    where = np.argsort(order)
+    starts, stops, ends = _segments(end[where])
+    blocks = [*_squares(starts, stops), *_rectangles(starts, stops, ends), *_triangles(group[where], starts)]
+    return tuple(
+        Part(
+            queries=_pick(where[queries].ravel()),
+            keys=_pick(where[keys].ravel()),
+            shape=(*queries.shape, keys.shape[1]),
+            causal=causal,
+        )
+        for queries, keys, causal in blocks
+    )
+
+
+def _segments(end: Array) -> tuple[Array, Array, Array]:
+    """Return first place, stop and subtree end of the maximal runs of equal `end`, which is in logical order."""
+    starts = np.flatnonzero(np.diff(end, prepend=-1))
+    stops, ends = np.append(starts[1:], len(end)), end[starts]
+    enclosing: list[int] = []
+    for start, stop, last in zip(starts.tolist(), stops.tolist(), ends.tolist(), strict=True):
+        while enclosing and enclosing[-1] <= start:
+            enclosing.pop()
+        if not stop <= last <= (enclosing[-1] if enclosing else len(end)):
+            raise ValueError(f"the subtree of places {start} to {stop - 1} ends at {last}, outside its parent's")
+        enclosing.append(last)
+    return starts, stops, ends
+
+
+def _squares(starts: Array, stops: Array) -> Iterator[tuple[Array, Array, bool]]:
+    lengths = stops - starts
+    for length in np.unique(lengths):
+        places = starts[lengths == length, None] + np.arange(length)
+        yield places, places, True
+
+
+def _rectangles(starts: Array, stops: Array, ends: Array) -> Iterator[tuple[Array, Array, bool]]:
+    heights, widths = ends - stops, stops - starts
+    shapes = np.unique(np.stack([heights, widths], 1)[heights > 0], axis=0)
+    for height, width in shapes:
+        chosen = (heights == height) & (widths == width)
+        yield stops[chosen, None] + np.arange(height), starts[chosen, None] + np.arange(width), False
+
+
+def _triangles(group: Array, starts: Array) -> Iterator[tuple[Array, Array, bool]]:
+    """Yield the pairs of a group whose query comes first; `group` is in logical order."""
+    found: dict[int, list[Array]] = defaultdict(list)
+    members = np.flatnonzero(group >= 0)
+    members = members[np.argsort(group[members], kind="stable")]
+    for places in np.split(members, np.flatnonzero(np.diff(group[members])) + 1):
+        if len(places) > 1:
+            if np.searchsorted(starts, places[0], "right") != np.searchsorted(starts, places[-1], "right"):
+                raise VisibilityError(
+                    f"bidirectional group {group[places[0]]} reaches over several nodes; "
+                    "give each message its own group, or use the backend 'dense'"
+                )
+            found[len(places)].append(places[::-1])
+    for same in found.values():
+        places = np.stack(same)
+        yield places[:, 1:], places[:, :-1], True
+
+
+def _pick(indices: Array) -> slice | Tensor:
+    first, count = int(indices[0]), len(indices)
+    if np.array_equal(indices, np.arange(first, first + count)):
+        return slice(first, first + count)
+    return torch.from_numpy(indices)
+
+
+def _refuse_device(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise VisibilityError(f"segmented attention runs on the CPU, got {device}; use the backend 'dense'")

@@ -23,7 +23,7 @@ LEAST_SIDE = 0.04  # of the frame's height: a box smaller than this is grown to 
 
 
 class Score(NamedTuple):
-    """Precision, recall and their harmonic mean, each 0 to 1."""
+    """Precision, recall and F1 of one reply, or the mean of each over frames; 0 to 1."""
 
     precision: float
     recall: float
@@ -33,11 +33,11 @@ class Score(NamedTuple):
 def pointing_scores(predicted: Points | None, true: Points, *, size: Size | Sequence[Size]) -> Score:
     """Score the points of one query.
 
-    A point hits an instance at the same printed time, or on the same image, when it lies inside the instance's
-    box, grown about its centre to at least 4 % of the frame's height in both directions; without a box, inside a
-    square of that side. Instances and points are matched one to one, most hits first, then least distance (arXiv
-    2601.10611, section 4.2, with boxes for masks). With no instance the score is 1 if nothing is predicted,
-    otherwise 0.
+    A point hits an instance at the same printed time, or on the same image, when it lies inside the
+    instance's box, grown about its centre to at least 4 % of the frame's height in both directions;
+    without a box, inside a square of that side. Instances and points are matched one to one, most hits
+    first, then least distance (arXiv 2601.10611, section 4.2, with boxes for masks). With no instance the
+    score is 1 if nothing is predicted, otherwise 0.
 
     Args:
         predicted: what was pointed at; None is nothing.
@@ -95,8 +95,8 @@ def matches(
 def count_of(text: str) -> int | None:
     """Return the number a reply states, otherwise how many instances it points at or tracks; None if neither.
 
-    "A total of 3" comes before "there are 3", and that before a number that is the only one. Numbers are digits or
-    words up to twenty; "none" and "there are no" count as 0.
+    "A total of 3" comes before "there are 3", and that before a number that is the only one. Numbers are
+    digits or words up to twenty; "none" and "there are no" count as 0.
     """
     parsed = parse(text)
     said = parsed.rest.lower()
@@ -216,9 +216,8 @@ _NUMBER = re.compile(_AMOUNT)
 _TOTAL = re.compile(rf"\btotal of {_AMOUNT}")
 _THERE_ARE = re.compile(rf"\bthere (?:are|is) {_AMOUNT}")
 _THERE_ARE_NO = re.compile(r"\bthere (?:are|is) no\b")
-_LETTER = r"(?:\(([A-Za-z])\)|([A-Z])(?=[.,):]|\s*$|\s*\n))"
+_LETTER = r"(?:\(([A-Za-z])\)|([A-Za-z])(?=[.,):]|\s*$|\s*\n))"
 _CHOICES = (
-    re.compile(r"^([a-z])[.):]?$"),
     re.compile(rf"^{_LETTER}"),
     re.compile(rf"\b(?i:answer|option|choice)(?: is)?:? (?:(?i:option|choice) )?{_LETTER}"),
 )

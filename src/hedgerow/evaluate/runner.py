@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hedgerow.content import Points, Tracks
-from hedgerow.encode import Encoder
+from hedgerow.content import Points, Text, Tracks
+from hedgerow.encode import Encoder, written
 from hedgerow.evaluate import metrics
-from hedgerow.grounding.codec import format_points, format_tracks, parse
-from hedgerow.grounding.points import to_fractions
+from hedgerow.grounding.codec import format_points, parse
 from hedgerow.models.generate import generate
 from hedgerow.models.molmo2 import Molmo2
-from hedgerow.tree import Message, MessageTree, Node
+from hedgerow.tree import MessageTree, Node
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _OPTION = re.compile(r"^[A-Z][.)] .*$", re.MULTILINE)
@@ -23,12 +22,15 @@ CAPTIONS = ("video_caption", "image_caption")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `size` the media's width, height."""
+    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `size` the media's width, height.
+
+    Points and tracks of the answer are in fractions, at the printed times of sampled frames.
+    """
 
     tree: MessageTree
     node: Node
     text: str
-    answer: Message
+    answer: tuple[Text | Points | Tracks, ...]
     size: tuple[int, int]
 
     @property
@@ -49,19 +51,13 @@ class Question:
 
     @property
     def truth(self) -> Points | Tracks | None:
-        """The true points or tracks, in fractions; None where the answer is text."""
-        for part in self.answer.parts:
-            if isinstance(part, Points | Tracks):
-                return to_fractions(part, sizes=[self.size])
-        return None
+        """The true points or tracks; None where the answer is text."""
+        return next((part for part in self.answer if isinstance(part, Points | Tracks)), None)
 
     @property
     def reference(self) -> str:
         """The true reply as text."""
-        truth = self.truth
-        if truth is None:
-            return "".join(getattr(part, "text", "") for part in self.answer.parts)
-        return format_points(truth) if isinstance(truth, Points) else format_tracks(truth)
+        return "".join(written(part) for part in self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ def questions(trees: Iterable[MessageTree], encoder: Encoder) -> list[Question]:
             media = [item for message in (*node.path, *node.messages) for item in message.media]
             facts = encoder.facts(media[0]) if media else None
             size = (facts.width, facts.height) if facts else (1, 1)
-            found.append(Question(tree, node, text, node.messages[-1], size))
+            found.append(Question(tree, node, text, encoder.answer(tree, node), size))
     return found
 
 
@@ -122,7 +118,7 @@ def score(question: Question, text: str) -> float:
     if question.task == "multiple_choice":
         return float(metrics.choice_of(text) == metrics.choice_of(reference))
     if question.task in CAPTIONS:
-        return metrics.word_f1(text, reference)
+        return metrics.token_f1(text, reference).f1
     return float(text.strip().lower() == reference.strip().lower())
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from hedgerow.content import Point, Points, Tracks
 from hedgerow.errors import DataError
-from hedgerow.grounding.points import G, printed_time
+from hedgerow.grounding.points import G, check_place, printed_time
 
 _SLACK = 1e-6  # seconds; sampled times are sums of floats
 
@@ -15,9 +15,9 @@ _SLACK = 1e-6  # seconds; sampled times are sums of floats
 def align(part: G, times: Sequence[float], *, images: int = 0) -> G:
     """Return the part with the printed times (one decimal) of sampled frames, and of no others.
 
-    A point moves to the nearest sampled frame. Of a track, each object keeps for each sampled frame the annotation
-    nearest to it; the others are left out, as the frames between the sampled ones are. Near is within half the
-    largest spacing of neighbouring samples (0.5 s of a single frame).
+    A point moves to the nearest sampled frame. Of a track, each object keeps for each sampled frame the
+    annotation nearest to it; the others are left out, as the frames between the sampled ones are. Near is
+    within half the largest spacing of neighbouring samples (0.5 s of a single frame).
 
     Args:
         part: points or tracks, times in seconds from the start of the clip.
@@ -35,13 +35,9 @@ def align(part: G, times: Sequence[float], *, images: int = 0) -> G:
 
 
 def _align_point(part: Points, point: Point, frames: Sequence[float], images: int) -> Point:
+    check_place(part, point)
     if point.time is None:
         return _check_image(part, point, images, has_video=bool(frames))
-    if point.image is not None:
-        where = f"points '{part.label}'"
-        raise DataError(
-            f"{where}: a point stands at {point.time} s and on image {point.image}; keep one of them"
-        )
     _check_video(part, frames)
     frame = _nearest(frames, point.time)
     if abs(frame - point.time) > _reach(frames):

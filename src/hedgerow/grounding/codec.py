@@ -2,9 +2,10 @@
 
     <points coords="HEAD ID X Y ID X Y;HEAD ID X Y">label</points>
 
-HEAD is seconds with one decimal, or the number of an image from 1; ID counts from 1; X and Y are thousandths of
-width and height in three digits (1000 has four). In a label `<` is written `&lt;`, and `&` is written `&amp;` where
-it would otherwise read as one of the two: any label comes back, and common ones look as they are.
+HEAD is seconds with one decimal, or the number of an image from 1; ID counts from 1; X and Y are
+thousandths of width and height in three digits (1000 has four). In a label `<` is written `&lt;`, and `&`
+is written `&amp;` where it would otherwise read as one of the two: any label comes back, and common ones
+look as they are.
 """
 
 import re
@@ -73,8 +74,8 @@ def parse(text: str, *, strict: bool = False) -> Parsed:
     """Read the points and tracks of a text, whatever stands around them.
 
     Any string is read; what cannot be is left out and named in `problems`. A truncated text keeps every
-    complete point, a damaged one what can still be told apart. Groups may also be parted by a tab, a comma or a
-    colon; tags may close themselves or carry `alt`, the label of a tag that has none.
+    complete point, a damaged one what can still be told apart. Groups may also be parted by a tab, a
+    comma or a colon; tags may close themselves or carry `alt`, the label of a tag that has none.
 
     Args:
         text: what a model or a person wrote.

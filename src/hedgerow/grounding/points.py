@@ -1,8 +1,8 @@
 """Units, places and canonical order of points.
 
-A point stands on an image (`image`, counted from 1; a single image needs none) or at a `time` of a video. What
-the model reads and writes is coarser than what people annotate: thousandths of width and height, tenths of a
-second.
+A point stands on an image (`image`, counted from 1; a single image needs none) or at a `time` of a video.
+What the model reads and writes is coarser than what people annotate: thousandths of width and height,
+tenths of a second.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ def to_fractions(part: G, *, size: Size | Sequence[Size] | None = None) -> G:
 def canonical(part: Points) -> Points:
     """Return points as their text tells them: rounded, then sorted by (time or image, x, y), ids 1 to N.
 
-    Sorting comes after rounding, so the text alone fixes the order (as in the public code of arXiv 2601.10611).
-    Each instance stands once, hence given ids change in nothing but their numbers.
+    Sorting comes after rounding, so the text alone fixes the order (as in the public code of arXiv
+    2601.10611). Each instance stands once, hence given ids change in nothing but their numbers.
 
     Args:
         part: points in fractions.
@@ -60,20 +60,29 @@ def canonical(part: Points) -> Points:
 
 
 def rounded(part: Points | Tracks, point: Point) -> Point:
-    """Return the point at the precision of its text: thousandths, tenths of a second; image 1 if none is named.
+    """Return the point at the precision of its text: thousandths, tenths of a second; image 1 by default.
 
     Raises:
         DataError: the point stands at a time and on an image.
+    """
+    check_place(part, point)
+    time = None if point.time is None else float(printed_time(point.time))
+    image = (point.image or 1) if time is None else None
+    x, y = thousandths(point.x) / 1000, thousandths(point.y) / 1000
+    return dataclasses.replace(point, x=x, y=y, time=time, image=image)
+
+
+def check_place(part: Points | Tracks, point: Point) -> None:
+    """Refuse a point that stands at a time and on an image.
+
+    Raises:
+        DataError: it does; the message names the part.
     """
     if point.time is not None and point.image is not None:
         where = f"{part.type} '{part.label}'"
         raise DataError(
             f"{where}: a point stands at {point.time} s and on image {point.image}; keep one of them"
         )
-    time = None if point.time is None else float(printed_time(point.time))
-    image = (point.image or 1) if time is None else None
-    x, y = thousandths(point.x) / 1000, thousandths(point.y) / 1000
-    return dataclasses.replace(point, x=x, y=y, time=time, image=image)
 
 
 def thousandths(fraction: float) -> int:

@@ -10,8 +10,8 @@ from hedgerow.grounding.points import rounded, to_fractions
 def canonical(part: Tracks) -> Tracks:
     """Return tracks as their text tells them: rounded, by time, within a time by id.
 
-    Ids are numbered 1 to K by first appearance, those of one time by x, y; who shares an id keeps sharing it. An
-    object that is away is missing, and returns under its id.
+    Ids are numbered 1 to K by first appearance, those of one time by x, y; who shares an id keeps sharing
+    it. An object that is away is missing, and returns under its id.
 
     Args:
         part: tracks in fractions.
@@ -38,7 +38,7 @@ def _check_once(label: str, points: list[Point]) -> None:
     for point in points:
         if (point.time, point.id) in seen:
             raise DataError(
-                f"tracks '{label}': object {point.id} stands twice at {point.time} s (times have one decimal); "
+                f"tracks '{label}': object {point.id} stands twice at {point.time} s (to one decimal); "
                 "align the tracks to the sampled frames first"
             )
         seen.add((point.time, point.id))

@@ -1,1 +1,1 @@
-"""Packing: which examples share a row, decided from their costs alone, and the loader that follows the plan."""
+"""Packing: which examples share a row, decided from costs alone, and the loader that follows the plan."""

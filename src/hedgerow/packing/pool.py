@@ -1,13 +1,15 @@
 """Packing on the fly: choose each row from a small pool of waiting examples, under any number of budgets.
 
-A subset of the pool is judged by two sums alone, those of the two budgets that the pool strains most. So the search is
-reachability over a grid of (first sum, second sum): one Python integer holds the grid, one bit a cell, and adding an
-example is a shift. The cell is chosen afterwards, by the pool's own demand: no weight between budgets is set by hand.
+A subset of the pool is judged by two sums alone, those of the two budgets that the pool strains most. So the search
+is reachability over a grid of (first sum, second sum): one Python integer holds the grid, one bit a cell, and adding
+an example is a shift. The best cell fills the budget that the pool strains most, and settles ties by the other: the
+pool itself says which that is, and no weight between budgets is set by hand.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence as Listing
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Listing
 from typing import Any
 
 from hedgerow.errors import BudgetError, RecipeError
@@ -17,7 +19,6 @@ Key = str | int
 Sizes = tuple[int, ...]  # what an example takes of each budget, in the budget's order
 
 _LEVELS = (2048, 512)  # finest grid of the most and the second most strained budget; below these it is exact
-_SECOND = 0.05  # worth of filling the second budget against the first: it settles near-ties only
 _WAIT = 4  # an example leaves at the latest this many packs, times the pool, after it came
 
 
@@ -31,8 +32,8 @@ class _Waiting:
 class Packer:
     """Packs a stream of examples from a pool of at most `pool` of them; holds keys and costs, nothing else.
 
-    What it returns is a pure function of what was pushed. No pack exceeds a budget, an example leaves at the latest
-    4 x pool packs after it came, and each leaves once.
+    What it returns is a pure function of what was pushed. No pack exceeds a budget, each example leaves once, and at
+    the latest 4 x pool packs after it came.
 
     Example:
         >>> packer = Packer(Budget(tokens=10), pool=3)
@@ -44,7 +45,9 @@ class Packer:
 
     def __init__(self, budget: Budget, pool: int = 48) -> None:
         if not budget or pool < 1:
-            raise ValueError(f"{budget!r} with pool={pool}: name at least one budget and give a pool of at least 1")
+            raise ValueError(
+                f"{budget!r} with pool={pool}: name at least one budget and give a pool of at least 1"
+            )
         self.budget = budget
         self.pool = pool
         self._waiting: list[_Waiting] = []  # in order of arrival
@@ -85,15 +88,15 @@ class Packer:
         saved, own = (Budget(**state["budget"]), state["pool"]), (self.budget, self.pool)
         if saved != own or list(saved[0]) != list(own[0]):
             raise RecipeError(
-                f"packing was saved with {saved[0]} and pool={saved[1]}, here it has {own[0]} and pool={own[1]}: "
-                "resume with the saved ones"
+                f"packing was saved with {saved[0]} and pool={saved[1]}, "
+                f"here it has {own[0]} and pool={own[1]}: resume with the saved ones"
             )
         self._packs = state["packs"]
         self._waiting = [_Waiting(key, tuple(sizes), last) for key, sizes, last in state["waiting"]]
 
     def _pack(self) -> list[Key]:
-        # Were each of the i examples before it to leave alone, example i would leave in pack `packs + 1 + i`. The oldest
-        # must go now if that is the last pack for any. So no set of examples can miss its bound, whatever their sizes.
+        # Were each of the i examples before it to leave alone, example i would leave in pack `packs + 1 + i`. The
+        # oldest must go now if that is the last pack for any. So none can miss its bound, whatever the sizes.
         urgent = any(item.last <= self._packs + 1 + i for i, item in enumerate(self._waiting))
         sizes = [item.sizes for item in self._waiting]
         chosen = set(choose(sizes, tuple(self.budget.values()), forced=0 if urgent else None))
@@ -132,7 +135,7 @@ def choose(sizes: Listing[Sizes], limits: Sizes, *, forced: int | None = None) -
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Grid:
-    """Cells of *room left*: cell `first * width + second`, where width is one more than the second axis holds."""
+    """Cells of *room left*: cell `first * width + second`; width is one more than the second axis holds."""
 
     units: tuple[int, ...]
     most: tuple[int, ...]
@@ -148,15 +151,12 @@ class _Grid:
 
     def step(self, sizes: Listing[int]) -> tuple[int, int]:
         """Round an example up to cells: how far it moves, and how much of that is along the second axis."""
-        # What rounds up beyond the grid fits alone, and on the grid too: it leaves no cell of that axis to any other.
-        cells = [min(-(-size // unit), most) for size, unit, most in zip(sizes, self.units, self.most, strict=True)]
+        # What rounds up beyond the grid fits alone, so let it: it leaves no cell of that axis to any other.
+        cells = [
+            min(-(-size // unit), most) for size, unit, most in zip(sizes, self.units, self.most, strict=True)
+        ]
         second = cells[1] if len(cells) > 1 else 0
         return cells[0] * self.width + second, second
-
-    def loss(self, cell: int) -> float:
-        """Return what room left in a cell costs."""
-        first, second = divmod(cell, self.width)
-        return first / max(self.most[0], 1) + _SECOND * second / max(self.width - 1, 1)
 
 
 def _search(grid: _Grid, steps: Listing[tuple[int, int]], forced: int | None) -> list[int]:
@@ -172,28 +172,13 @@ def _search(grid: _Grid, steps: Listing[tuple[int, int]], forced: int | None) ->
             reached |= allowed >> step
         if reached & 1:  # both budgets are full: nothing is better
             break
-    cell = _best_cell(grid, reached)
+    cell = (reached & -reached).bit_length() - 1  # the least room on the first axis, then on the second
     chosen = []
     for i in reversed(range(len(layers))):
         if i not in first and not layers[i] & (1 << cell):  # it cannot be reached without example i
             chosen.append(i)
             cell += steps[i][0]
     return [*first, *reversed(chosen)]
-
-
-def _best_cell(grid: _Grid, reached: int) -> int:
-    best = (reached & -reached).bit_length() - 1  # the least room on the first axis, then on the second
-    lost = grid.loss(best)
-    row = (1 << grid.width) - 1
-    for first in range(best // grid.width + 1, grid.most[0] + 1):
-        if grid.loss(first * grid.width) >= lost:
-            break
-        cells = (reached >> (first * grid.width)) & row
-        if cells:
-            cell = first * grid.width + (cells & -cells).bit_length() - 1
-            if grid.loss(cell) < lost:
-                best, lost = cell, grid.loss(cell)
-    return best
 
 
 @functools.lru_cache(maxsize=256)

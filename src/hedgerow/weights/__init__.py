@@ -1,5 +1,5 @@
 """How much each answer token counts in the loss."""
 
-from hedgerow.weights.rules import TASKS, sample_weight
+from hedgerow.weights.rules import PRESETS, TASKS, sample_weight
 
-__all__ = ["TASKS", "sample_weight"]
+__all__ = ["PRESETS", "TASKS", "sample_weight"]

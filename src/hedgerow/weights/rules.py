@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping
 
 from hedgerow.errors import DataError, RecipeError
 
@@ -17,6 +16,7 @@ TASKS = (
     "qa",
     "text",
 )
+PRESETS = ("molmo2", "molmo2_code", "uniform")
 _FLAT = {"video_caption": 0.1, "pointing": 0.2, "tracking": 0.2}
 _LOG = logging.getLogger("hedgerow")
 
@@ -30,7 +30,8 @@ def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "m
     | `molmo2_code` (as its public code trains) | 0.1 | 0.2 | 2 / sqrt(n) x 1 / sqrt(branches) |
     | `uniform` | 1 | 1 | 1 |
 
-    At 4 / sqrt(n), a sample weighs 4 sqrt(n) in all: more than a shorter one, but not as many times as it is longer.
+    At 4 / sqrt(n), a sample weighs 4 sqrt(n) in all: more than a shorter one, but not as many times as it
+    is longer.
 
     Args:
         task: one of `TASKS`; any other is weighted as "otherwise" and named once in the log.
@@ -42,34 +43,18 @@ def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "m
         DataError: the sample has no answer tokens.
         RecipeError: the preset is unknown.
     """
-    if preset not in _PRESETS:
-        raise RecipeError(f"unknown weight preset '{preset}'; choose one of {', '.join(_PRESETS)}")
+    if preset not in PRESETS:
+        raise RecipeError(f"unknown weight preset '{preset}'; choose one of {', '.join(PRESETS)}")
     if tokens < 1:
         raise DataError(f"a {task} sample has {tokens} answer tokens, so nothing to train; give it an answer")
     if branches < 1:
         raise ValueError(f"branches={branches}: a sample stands in a tree of at least one")
     if task not in TASKS:
         _name_once(task)
-    return _PRESETS[preset](task, tokens, branches)
-
-
-def _molmo2(task: str, tokens: int, branches: int) -> float:  # noqa: ARG001 - the presets share one signature
-    return _FLAT.get(task, 4 / math.sqrt(tokens))
-
-
-def _molmo2_code(task: str, tokens: int, branches: int) -> float:
-    return _FLAT.get(task, 2 / math.sqrt(tokens * branches))
-
-
-def _uniform(task: str, tokens: int, branches: int) -> float:  # noqa: ARG001 - the presets share one signature
-    return 1.0
-
-
-_PRESETS: Mapping[str, Callable[[str, int, int], float]] = {
-    "molmo2": _molmo2,
-    "molmo2_code": _molmo2_code,
-    "uniform": _uniform,
-}
+    if preset == "uniform":
+        return 1.0
+    otherwise = 4 / math.sqrt(tokens) if preset == "molmo2" else 2 / math.sqrt(tokens * branches)
+    return _FLAT.get(task, otherwise)
 
 
 @functools.cache

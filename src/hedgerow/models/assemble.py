@@ -1,0 +1,238 @@
+"""Building a Molmo2 of any size, writing it to a folder that plain `transformers` reads, and reading it back."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedTokenizerFast
+
+from hedgerow.content import STRICT
+from hedgerow.errors import DataError, RecipeError
+from hedgerow.models.molmo2 import Molmo2
+from hedgerow.text import ChatFormat
+
+SETTINGS = "hedgerow.json"
+
+# Rows of the embedding table beyond the base vocabulary; the head has none for them, so they are never generated.
+VISUAL_TOKENS = (
+    "<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>",
+    "<|image|>", "<im_low>", "<frame_start>", "<frame_end>", "<|video|>",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class ModelSpec:
+    """Sizes of a Molmo2 with fresh weights; the defaults make about 1.5 million parameters.
+
+    `hidden` to `mlp` are the language model's (`head_dim` channels a head), the rest but the last two the vision
+    tower's. The connector has the vision tower's heads and the language model's MLP width. `crop_size` and `patch_size`
+    are pixels. The features of `feature_layers` (negative: from the last) are joined. `initializer_range` is the
+    standard deviation of all fresh weights: about 1 / sqrt(hidden), far less silences vision, see
+    `Molmo2.scale_report`. Embeddings and head are never tied, for the Molmo2 of `transformers` does not tie them.
+    """
+
+    hidden: int = Field(default=128, ge=1)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int = Field(default=2, ge=1)
+    head_dim: int = Field(default=32, ge=2, multiple_of=2)
+    mlp: int = Field(default=384, ge=1)
+    vision_hidden: int = Field(default=128, ge=1)
+    vision_layers: int = Field(default=2, ge=1)
+    vision_heads: int = Field(default=4, ge=1)
+    vision_mlp: int = Field(default=384, ge=1)
+    crop_size: int = Field(default=84, ge=1)
+    patch_size: int = Field(default=7, ge=1)
+    feature_layers: tuple[int, ...] = Field(default=(-1, 0), min_length=1)
+    initializer_range: float = Field(default=0.1, gt=0.0)
+    rope_theta: float = Field(default=10_000.0, gt=0.0)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not divide each other and layers that do not exist."""
+        for many, few in (("heads", "kv_heads"), ("vision_hidden", "vision_heads"), ("crop_size", "patch_size")):
+            if getattr(self, many) % getattr(self, few):
+                raise ValueError(f"{many} {getattr(self, many)} is no multiple of {few} {getattr(self, few)}")
+        wrong = [n for n in self.feature_layers if not -self.vision_layers <= n < self.vision_layers]
+        if wrong:
+            raise ValueError(f"feature_layers {wrong}: the vision tower has {self.vision_layers} layers, from 0")
+
+
+def build(
+    spec: ModelSpec,
+    *,
+    tokenizer: Any,
+    seed: int,
+    attention: str | None = None,
+    vision_attention: Literal["sdpa", "eager"] = "sdpa",
+    gradient_checkpointing: bool = False,
+) -> Molmo2:
+    """Build a model with fresh weights, in float32 on the CPU; the same seed gives the same weights.
+
+    Args:
+        spec: sizes.
+        tokenizer: as for `hedgerow.text.ChatFormat`. Its visual tokens must be its last ones: the base vocabulary
+            ends where they begin.
+        seed: of the weights; torch's own random state is left as it was.
+        attention: as for `Molmo2`.
+        vision_attention: as for `Molmo2`.
+        gradient_checkpointing: as for `Molmo2`.
+
+    Raises:
+        RecipeError: a visual token is missing, or another token stands behind one.
+    """
+    config = _config(spec, ChatFormat(tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = Molmo2ForConditionalGeneration(config)
+    return Molmo2(
+        hf,
+        attention=attention,
+        vision_attention=vision_attention,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def save(model: Molmo2, folder: str | Path, *, tokenizer: Any, settings: Mapping[str, object]) -> None:
+    """Write a folder that `Molmo2ForConditionalGeneration` and `AutoTokenizer` of `transformers` read.
+
+    Everything is written to a folder beside it first and then renamed, so an interrupted save leaves no half model.
+
+    Args:
+        model: its tensors are written in the dtype they have.
+        folder: new, empty, or an earlier model, which is replaced.
+        tokenizer: as for `build`.
+        settings: how to encode for this model (processor, chat format); written as JSON to `hedgerow.json`.
+
+    Raises:
+        RecipeError: the folder holds something that is no model.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty and holds no model; give a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        fresh = Path(place) / "new"
+        model.hf.save_pretrained(fresh)
+        backend = ChatFormat(tokenizer).backend
+        PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(fresh)
+        (fresh / SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            os.replace(folder, Path(place) / "old")
+        os.replace(fresh, folder)
+
+
+def load(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+    vision_attention: Literal["sdpa", "eager"] = "sdpa",
+    gradient_checkpointing: bool = False,
+) -> Molmo2:
+    """Read a Molmo2 from a folder in the layout of `transformers`, ours or a public checkpoint; nothing is fetched.
+
+    Args:
+        folder: with `config.json` and safetensors.
+        dtype: of the weights in memory.
+        attention: as for `Molmo2`.
+        vision_attention: as for `Molmo2`.
+        gradient_checkpointing: as for `Molmo2`.
+
+    Raises:
+        DataError: there is no model, or tensors are missing, surplus or of the wrong shape; the message names them.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise DataError(f"{folder} has no config.json; give the folder of a model")
+    try:
+        hf, info = Molmo2ForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except OSError as error:
+        raise DataError(f"{folder} holds no model that can be read: {error}") from error
+    wrong = [
+        f"{what} {', '.join(sorted(map(str, info[key]))[:3])} ({len(info[key])} in all)"
+        for key, what in (("missing_keys", "missing"), ("unexpected_keys", "surplus"), ("mismatched_keys", "misshapen"))
+        if info[key]
+    ]
+    if wrong:
+        raise DataError(f"{folder}: tensors {'; '.join(wrong)}; the weights do not belong to this config.json")
+    return Molmo2(
+        hf,
+        attention=attention,
+        vision_attention=vision_attention,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Return the settings a model was saved with.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; only models saved by hedgerow have settings")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _config(spec: ModelSpec, chat: ChatFormat) -> Any:
+    ids = {name: chat.special(name) for name in VISUAL_TOKENS}
+    base = min(ids.values())
+    if chat.vocabulary != base + len(ids):
+        raise RecipeError(
+            f"the tokenizer has {chat.vocabulary} tokens and its {len(ids)} visual tokens begin at {base}; "
+            "they must be its last ones, so that the model can never generate them"
+        )
+    vision_head = spec.vision_hidden // spec.vision_heads
+    shared = {"initializer_range": spec.initializer_range}
+    return Molmo2Config(
+        text_config={
+            "hidden_size": spec.hidden,
+            "num_hidden_layers": spec.layers,
+            "num_attention_heads": spec.heads,
+            "num_key_value_heads": spec.kv_heads,
+            "head_dim": spec.head_dim,
+            "intermediate_size": spec.mlp,
+            "vocab_size": base,
+            "additional_vocab_size": len(ids),
+            "rope_parameters": {"rope_type": "default", "rope_theta": spec.rope_theta},
+            **shared,
+        },
+        vision_config={
+            "hidden_size": spec.vision_hidden,
+            "num_hidden_layers": spec.vision_layers,
+            "num_attention_heads": spec.vision_heads,
+            "num_key_value_heads": spec.vision_heads,
+            "head_dim": vision_head,
+            "intermediate_size": spec.vision_mlp,
+            "image_size": [spec.crop_size, spec.crop_size],
+            "patch_size": spec.patch_size,
+            **shared,
+        },
+        adapter_config={
+            "vision_feature_layer": [n % spec.vision_layers for n in spec.feature_layers],
+            "hidden_size": spec.vision_hidden,
+            "num_attention_heads": spec.vision_heads,
+            "num_key_value_heads": spec.vision_heads,
+            "head_dim": vision_head,
+            "intermediate_size": spec.mlp,
+            "text_hidden_size": spec.hidden,
+            **shared,
+        },
+        image_start_token_id=ids["<im_start>"],
+        low_res_image_start_token_id=ids["<low_res_im_start>"],
+        image_end_token_id=ids["<im_end>"],
+        image_patch_id=ids["<im_patch>"],
+        frame_start_token_id=ids["<frame_start>"],
+        frame_end_token_id=ids["<frame_end>"],
+        **shared,
+    )

@@ -1,0 +1,239 @@
+"""Molmo2 on packed rows: the modules of `transformers`, called part by part with the visibility of the row.
+
+Letters for shapes as in `hedgerow.sequence`; D is the width of the language model.
+"""
+
+import copy
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import Molmo2ForConditionalGeneration, PreTrainedConfig
+
+from hedgerow.attention.register import NAME, Backend, Visibility, choose, register
+from hedgerow.errors import RecipeError
+from hedgerow.sequence import Array, Row, VisionInput
+
+QUIET, LOUD = 0.05, 100.0  # features outside this share of the embeddings' scale are reported
+ALIKE = 0.01  # and so are features of which less than this share tells crops apart
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScaleReport:
+    """How loud vision is beside text, as standard deviations over all channels and slots of a row.
+
+    `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the part of
+    the features that differs between crops: what is left after taking away, for each place in a crop, the mean over
+    the crops; None where no place occurs in two crops.
+    """
+
+    features: float
+    embeddings: float
+    between: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Features over embeddings; about 1 is healthy."""
+        return self.features / max(self.embeddings, torch.finfo(torch.float32).tiny)
+
+    @property
+    def problem(self) -> str:
+        """One line for the user, or an empty string."""
+        if not QUIET <= self.ratio <= LOUD:
+            given = f"{self.features:.1e} beside {self.embeddings:.1e} of the token embeddings"
+        elif self.between is not None and self.between < ALIKE * self.embeddings:
+            given = f"{self.between:.1e} between crops beside {self.embeddings:.1e} of the token embeddings"
+        else:
+            return ""
+        return (
+            f"visual features have scale {given} (healthy: {QUIET} to {LOUD} times, and {ALIKE} between crops), so "
+            "the model will hardly learn to see; change initializer_range, or start from trained weights"
+        )
+
+
+class Molmo2(nn.Module):
+    """The Molmo2 of `transformers` (attribute `hf`), for rows.
+
+    The configs of `hf` become private copies, for a second model built from a shared config would switch this one
+    back to a causal mask. Only the language model gets the registered attention.
+
+    Args:
+        hf: a model from `hedgerow.models.assemble`, or from `from_pretrained`.
+        attention: name of a backend in `hedgerow.attention.register.BACKENDS`; None takes "segmented" on the CPU and
+            "dense" elsewhere.
+        vision_attention: attention of the vision tower and the connector. "eager" trains faster in bf16 on a CPU.
+        gradient_checkpointing: run each layer again in the backward pass instead of keeping its activations.
+
+    Raises:
+        RecipeError: there is no such backend.
+    """
+
+    def __init__(
+        self,
+        hf: Any,
+        *,
+        attention: str | None = None,
+        vision_attention: Literal["sdpa", "eager"] = "sdpa",
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if attention is not None:
+            choose(attention)
+        _own_configs(hf)
+        register()
+        hf.set_attn_implementation(
+            {"text_config": NAME, "vision_config": vision_attention, "adapter_config": vision_attention}
+        )
+        if gradient_checkpointing:
+            hf.activation_checkpointing_enable()
+        self.hf = hf
+        self.attention = attention
+
+    def forward(self, row: Row) -> Tensor:
+        """Return the final hidden states [N, D] of a row.
+
+        Args:
+            row: as joined, or already on the model's device.
+
+        Raises:
+            VisibilityError: attention was not what the row asks for.
+            RecipeError: the row was encoded for another crop or patch size.
+            ValueError: slots and features do not match, or positions have three axes.
+        """
+        row = row.to(self.device)
+        return self.language(self.embed(row), row)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.hf.lm_head.weight.device  # type: ignore[no-any-return]
+
+    def embed(self, row: Row) -> Tensor:
+        """Return what the language model reads, [N, D]: token embeddings, with visual features added at the slots.
+
+        The vision tower and the connector do not run for a row without media.
+        """
+        embeddings: Tensor = self.hf.get_input_embeddings()(row.tokens)
+        if row.vision is None:
+            return embeddings
+        features = self.features(row.vision)
+        if len(features) != len(row.slot):
+            raise ValueError(f"{len(features)} features for {len(row.slot)} slots; each slot needs a pooling window")
+        return embeddings.index_add(0, row.slot, features.to(embeddings.dtype))
+
+    def features(self, vision: VisionInput) -> Tensor:
+        """Return one feature per slot, [V, D]: chosen layers of the vision tower, pooled by attention, projected."""
+        config = self.hf.config
+        pixels = _patches(vision.crops, config.vision_config)
+        seen = self.hf.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        chosen = [seen[n + 1 if n >= 0 else n] for n in config.adapter_config.vision_feature_layer]
+        pooled = self.hf.model.multi_modal_projector(torch.cat(chosen, dim=-1), vision.pooling)
+        return pooled.last_hidden_state  # type: ignore[no-any-return]
+
+    def language(self, embeddings: Tensor, row: Row) -> Tensor:
+        """Run the language model on the embeddings [N, D] of a row; returns final hidden states [N, D]."""
+        if row.position.ndim != 1:
+            raise ValueError(f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]")
+        name = self.attention or ("segmented" if embeddings.device.type == "cpu" else "dense")
+        return self.attend(embeddings[None], row.position[None], backend=choose(name)(row))[0]
+
+    def attend(self, embeddings: Tensor, position: Tensor, *, backend: Backend, cache: Any = None) -> Tensor:
+        """Run the language model with a visibility, and check that every layer used it.
+
+        Args:
+            embeddings: float [B, Q, D].
+            position: int64 [B, Q].
+            backend: who sees whom.
+            cache: a key-value cache of `transformers`, filled by the call.
+
+        Returns:
+            final hidden states, float [B, Q, D].
+
+        Raises:
+            VisibilityError: a layer ran without this visibility.
+        """
+        language = self.hf.model.language_model
+        visibility = Visibility(backend, layers=len(language.layers))
+        found = language(
+            inputs_embeds=embeddings,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            visibility=visibility,
+        )
+        visibility.check()
+        return found.last_hidden_state  # type: ignore[no-any-return]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return logits [M, base vocabulary] of hidden states [M, D]; visual tokens have none."""
+        return self.hf.lm_head(hidden)  # type: ignore[no-any-return]
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return every trainable parameter once, as "vision", "connector" and "language".
+
+        The rows of the visual tokens are part of one embedding table, so they train with the language model; the
+        paper gives them the connector's rate.
+        """
+        model = self.hf.model
+        parts = {"vision": model.vision_tower, "connector": model.multi_modal_projector, "language": self.hf}
+        groups: dict[str, list[nn.Parameter]] = {}
+        taken: set[int] = set()
+        for name, part in parts.items():
+            groups[name] = [p for p in part.parameters() if p.requires_grad and id(p) not in taken]
+            taken |= {id(p) for p in groups[name]}
+        return groups
+
+    @torch.no_grad()
+    def scale_report(self, row: Row) -> ScaleReport:
+        """Measure how loud vision is beside text, on a row with media; worth a look before training starts.
+
+        With the usual initializer_range of 0.02 a model of width 128 starts with features of 6e-7 beside
+        embeddings of 0.02: nothing fails, it only never sees.
+
+        Raises:
+            ValueError: the row has no media.
+        """
+        if row.vision is None:
+            raise ValueError("the row has no media; give one with an image or a video")
+        row = row.to(self.device)
+        features = self.features(row.vision).float()  # type: ignore[arg-type]
+        embeddings = self.hf.get_input_embeddings()(row.tokens[row.slot]).float()
+        crop = row.vision.pooling.amax(dim=1) // row.vision.patches  # type: ignore[union-attr]
+        return ScaleReport(
+            features=float(features.std(correction=0)),
+            embeddings=float(embeddings.std(correction=0)),
+            between=_between(features, crop),
+        )
+
+
+def _own_configs(hf: Any) -> None:
+    copies: dict[int, Any] = {}  # shared, so that one config of several modules stays one
+    for module in hf.modules():
+        if isinstance(getattr(module, "config", None), PreTrainedConfig):
+            module.config = copy.deepcopy(module.config, copies)
+
+
+def _patches(crops: Array, config: Any) -> Tensor:
+    """Turn uint8 [C, H, W, 3] into float32 [C, patches, P * P * 3] in [-1, 1]; patches and pixels row by row."""
+    count, height, width, channels = crops.shape
+    size = config.patch_size
+    if [height, width] != list(config.image_size):
+        raise RecipeError(
+            f"crops of {height}x{width} pixels, but the vision tower takes {'x'.join(map(str, config.image_size))}; "
+            "encode with the processor of this model"
+        )
+    pixels = crops.reshape(count, height // size, size, width // size, size, channels).transpose(2, 3)
+    flat: Tensor = pixels.reshape(count, -1, size * size * channels)
+    return flat.float() / 127.5 - 1.0
+
+
+def _between(features: Tensor, crop: Tensor) -> float | None:
+    by_crop = torch.argsort(crop, stable=True)
+    counts = torch.bincount(crop)
+    place = torch.empty_like(crop)
+    place[by_crop] = torch.arange(len(crop), device=crop.device) - (counts.cumsum(0) - counts)[crop[by_crop]]
+    times = torch.bincount(place)
+    sums = features.new_zeros(len(times), features.shape[1]).index_add(0, place, features)
+    left = (features - sums[place] / times[place, None])[times[place] > 1]
+    return float(left.square().mean().sqrt()) if len(left) else None

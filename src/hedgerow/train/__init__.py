@@ -1,0 +1,1 @@
+"""Training: the weighted loss, optimisers, the loop, checkpoints, logs."""

@@ -1,0 +1,64 @@
+"""The few collective operations training needs; without a process group they do nothing."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_T = TypeVar("_T")
+_BUCKET = 2**24  # numbers sent at once: enough to hide the start-up cost of a transfer, 64 MB in fp32
+
+
+def rank() -> int:
+    """Return the number of this process, 0 when it is alone."""
+    return dist.get_rank() if _together() else 0
+
+
+def world() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _together():
+        dist.barrier()
+
+
+def gather(value: _T) -> list[_T]:
+    """Return the value of every process, in order of rank; values are pickled, so keep them small."""
+    if not _together():
+        return [value]
+    found: list[_T | None] = [None] * world()
+    dist.all_gather_object(found, value)
+    return found  # type: ignore[return-value]  # all_gather_object has filled it
+
+
+def sum_in_place(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes; all processes give the same shapes in the same order."""
+    if not _together():
+        return
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.flatten() for tensor in bucket])
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in bucket])
+        for tensor, part in zip(bucket, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        full = sum(item.numel() for item in bucket) + tensor.numel() > _BUCKET
+        if bucket and (full or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
