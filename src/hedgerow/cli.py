@@ -92,7 +92,7 @@ def view(file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: 
         The page to write.
     """
     from hedgerow.recipe import load_recipe
-    from hedgerow.view import view_file
+    from hedgerow.build import view_file
 
     settings = load_recipe(recipe, _overrides(overrides)) if recipe is not None else None
     print(view_file(file, settings, out=out))

@@ -87,6 +87,22 @@ class Encoder:
         """
         return _cost(self._drafts(tree, tree.nodes()))
 
+    def lengths(self, tree: MessageTree) -> tuple[int, ...]:
+        """Return how many tokens each node of a tree has, in the order of `tree.nodes()`.
+
+        Raises:
+            DataError: as encoding would.
+        """
+        return tuple(len(draft.tokens) for draft in self._drafts(tree, tree.nodes()))
+
+    def layouts(self, tree: MessageTree) -> tuple[MediaLayout, ...]:
+        """Return the layout of every image and video of a tree, in the order of its crops.
+
+        Raises:
+            DataError: as encoding would.
+        """
+        return tuple(layout for draft in self._drafts(tree, tree.nodes()) for _, layout in draft.media)
+
     def prompt(self, tree: MessageTree, node: Node) -> Sequence:
         """Encode the conversation of a node up to its last answer, ready to be continued by the assistant.
 

@@ -49,12 +49,13 @@ def _align_tracks(part: Tracks, frames: Sequence[float]) -> tuple[Point, ...]:
     if not part.points:
         return ()
     _check_video(part, frames)
+    reach = _reach(frames)
     best: dict[tuple[int | None, str], tuple[float, Point]] = {}
     for point in part.points:
         time = point.time or 0.0
         frame = _nearest(frames, time)
         distance, key = abs(frame - time), (point.id, printed_time(frame))
-        if distance <= _reach(frames) and (key not in best or distance < best[key][0]):
+        if distance <= reach and (key not in best or distance < best[key][0]):
             best[key] = (distance, point)
     if not best:
         # Empty tracks would be written as "none", which nobody said.

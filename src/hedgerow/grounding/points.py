@@ -106,7 +106,8 @@ def size_at(point: Point, size: Size | Sequence[Size]) -> Size:
     Raises:
         DataError: the point names an image without a size, or none where there are several.
     """
-    sizes = [cast(Size, size)] if isinstance(size[0], Real) else cast(Sequence[Size], size)
+    single = len(size) > 0 and isinstance(size[0], Real)
+    sizes = [cast(Size, size)] if single else cast(Sequence[Size], size)
     if point.time is None and point.image is None and len(sizes) > 1:
         raise DataError(
             f"a point names no image, but there are {len(sizes)}; give it image=1 to {len(sizes)}"
@@ -114,7 +115,7 @@ def size_at(point: Point, size: Size | Sequence[Size]) -> Size:
     number = point.image or 1
     if number > len(sizes):
         raise DataError(
-            f"a point names image {number}, but there is no image beyond {len(sizes)}; correct the number"
+            f"a point stands on image {number}, but {len(sizes)} are shown; correct it or add the image"
         )
     return sizes[number - 1]
 
@@ -124,7 +125,7 @@ def _to_fraction(part: Points | Tracks, number: int, size: Size | Sequence[Size]
     where = f"{part.type} '{part.label}': point {number + 1} of {len(part.points)}"
     if part.frame != "pixels":
         width = height = _UNITS[part.frame]
-    elif size is None:
+    elif not size:
         raise DataError(
             f"{where} is in pixels of an unknown size; pass size=(width, height) or give fractions"
         )

@@ -1,8 +1,6 @@
 """Building a Molmo2 of any size, writing it to a folder that plain `transformers` reads, and reading it back."""
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +14,6 @@ from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTraine
 from hedgerow.content import STRICT
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.molmo2 import Molmo2
-from hedgerow.text import ChatFormat
 
 SETTINGS = "hedgerow.json"
 
@@ -77,8 +74,8 @@ def build(
 
     Args:
         spec: sizes.
-        tokenizer: as for `hedgerow.text.ChatFormat`. Its visual tokens must be its last ones: the base vocabulary
-            ends where they begin.
+        tokenizer: a `tokenizers.Tokenizer` or a fast tokenizer of `transformers`. Its visual tokens must be its last
+            ones: the base vocabulary ends where they begin.
         seed: of the weights; torch's own random state is left as it was.
         attention: as for `Molmo2`.
         vision_attention: as for `Molmo2`.
@@ -87,7 +84,7 @@ def build(
     Raises:
         RecipeError: a visual token is missing, or another token stands behind one.
     """
-    config = _config(spec, ChatFormat(tokenizer))
+    config = _config(spec, _visual_ids(tokenizer))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf = Molmo2ForConditionalGeneration(config)
@@ -120,12 +117,13 @@ def save(model: Molmo2, folder: str | Path, *, tokenizer: Any, settings: Mapping
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
         fresh = Path(place) / "new"
         model.hf.save_pretrained(fresh)
-        backend = ChatFormat(tokenizer).backend
-        PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(fresh)
+        if not hasattr(tokenizer, "save_pretrained"):
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+        tokenizer.save_pretrained(fresh)
         (fresh / SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
         if folder.exists():
-            os.replace(folder, Path(place) / "old")
-        os.replace(fresh, folder)
+            folder.replace(Path(place) / "old")
+        fresh.replace(folder)
 
 
 def load(
@@ -184,14 +182,24 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def _config(spec: ModelSpec, chat: ChatFormat) -> Any:
-    ids = {name: chat.special(name) for name in VISUAL_TOKENS}
-    base = min(ids.values())
-    if chat.vocabulary != base + len(ids):
+def _visual_ids(tokenizer: Any) -> dict[str, int]:
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    missing = [name for name in VISUAL_TOKENS if name not in vocabulary]
+    if missing:
+        raise RecipeError(f"the tokenizer lacks {', '.join(missing)}; add them as its last tokens")
+    ids = {name: vocabulary[name] for name in VISUAL_TOKENS}
+    behind = [token for token, place in vocabulary.items() if place > min(ids.values()) and token not in ids]
+    if behind:
         raise RecipeError(
-            f"the tokenizer has {chat.vocabulary} tokens and its {len(ids)} visual tokens begin at {base}; "
-            "they must be its last ones, so that the model can never generate them"
+            f"the tokenizer has {behind[0]} behind its first visual token, where the head has no rows, so it could "
+            "never be generated; put the visual tokens last"
         )
+    return ids
+
+
+def _config(spec: ModelSpec, ids: dict[str, int]) -> Any:
+    base = min(ids.values())
     vision_head = spec.vision_hidden // spec.vision_heads
     shared = {"initializer_range": spec.initializer_range}
     return Molmo2Config(
@@ -203,7 +211,7 @@ def _config(spec: ModelSpec, chat: ChatFormat) -> Any:
             "head_dim": spec.head_dim,
             "intermediate_size": spec.mlp,
             "vocab_size": base,
-            "additional_vocab_size": len(ids),
+            "additional_vocab_size": max(ids.values()) + 1 - base,
             "rope_parameters": {"rope_type": "default", "rope_theta": spec.rope_theta},
             **shared,
         },

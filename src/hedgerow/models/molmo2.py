@@ -131,12 +131,16 @@ class Molmo2(nn.Module):
         pooled = self.hf.model.multi_modal_projector(torch.cat(chosen, dim=-1), vision.pooling)
         return pooled.last_hidden_state  # type: ignore[no-any-return]
 
-    def language(self, embeddings: Tensor, row: Row) -> Tensor:
-        """Run the language model on the embeddings [N, D] of a row; returns final hidden states [N, D]."""
+    def language(self, embeddings: Tensor, row: Row, *, cache: Any = None) -> Tensor:
+        """Run the language model on the embeddings [N, D] of a row on the model's device; returns hidden states [N, D].
+
+        `cache`, a key-value cache of `transformers` that is still empty, is filled.
+        """
         if row.position.ndim != 1:
             raise ValueError(f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]")
         name = self.attention or ("segmented" if embeddings.device.type == "cpu" else "dense")
-        return self.attend(embeddings[None], row.position[None], backend=choose(name)(row))[0]
+        backend = choose(name)(row)
+        return self.attend(embeddings[None], row.position[None], backend=backend, cache=cache)[0]
 
     def attend(self, embeddings: Tensor, position: Tensor, *, backend: Backend, cache: Any = None) -> Tensor:
         """Run the language model with a visibility, and check that every layer used it.

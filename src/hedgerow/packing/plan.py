@@ -58,8 +58,8 @@ class Plan:
 def plan_rows(costs: Listing[Cost], budget: Budget) -> Plan:
     """Plan all examples at once: vector best-fit decreasing.
 
-    The largest example first, by the sum of its shares of the budgets, into the row with the least room that still
-    takes it. Rows come out with the largest examples first: shuffle them before training. O(examples x rows).
+    The largest example first, by the sum of its shares of the budgets, into the row with the least room that
+    still takes it. Rows come out largest examples first: shuffle them before training. O(examples x rows).
 
     Raises:
         BudgetError: an example alone exceeds the budget; named by its index.

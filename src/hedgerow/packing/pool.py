@@ -1,9 +1,9 @@
 """Packing on the fly: choose each row from a small pool of waiting examples, under any number of budgets.
 
-A subset of the pool is judged by two sums alone, those of the two budgets that the pool strains most. So the search
-is reachability over a grid of (first sum, second sum): one Python integer holds the grid, one bit a cell, and adding
-an example is a shift. The best cell fills the budget that the pool strains most, and settles ties by the other: the
-pool itself says which that is, and no weight between budgets is set by hand.
+A subset of the pool is judged by two sums alone, those of the two budgets that the pool strains most. So the
+search is reachability over a grid of (first sum, second sum): one Python integer holds the grid, one bit a
+cell, and adding an example is a shift. The best cell fills the budget that the pool strains most, and settles
+ties by the other: the pool itself says which that is, and no weight between budgets is set by hand.
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ class _Waiting:
 class Packer:
     """Packs a stream of examples from a pool of at most `pool` of them; holds keys and costs, nothing else.
 
-    What it returns is a pure function of what was pushed. No pack exceeds a budget, each example leaves once, and at
-    the latest 4 x pool packs after it came.
+    What it returns is a pure function of what was pushed. No pack exceeds a budget, each example leaves once,
+    and at the latest 4 x pool packs after it came.
 
     Example:
         >>> packer = Packer(Budget(tokens=10), pool=3)
@@ -95,8 +95,8 @@ class Packer:
         self._waiting = [_Waiting(key, tuple(sizes), last) for key, sizes, last in state["waiting"]]
 
     def _pack(self) -> list[Key]:
-        # Were each of the i examples before it to leave alone, example i would leave in pack `packs + 1 + i`. The
-        # oldest must go now if that is the last pack for any. So none can miss its bound, whatever the sizes.
+        # Were each of the i examples before it to leave alone, example i would leave in pack `packs + 1 + i`.
+        # If that is the last pack for any, the oldest goes now. So none misses its bound, whatever the sizes.
         urgent = any(item.last <= self._packs + 1 + i for i, item in enumerate(self._waiting))
         sizes = [item.sizes for item in self._waiting]
         chosen = set(choose(sizes, tuple(self.budget.values()), forced=0 if urgent else None))

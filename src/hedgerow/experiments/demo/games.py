@@ -75,8 +75,9 @@ BOXING_FIELD = (32, 36, 128, 177)
 def _boxer(x: int, y: int, upper: int, lower: int, *, right: bool) -> Box:
     """Box of a boxer at (x, y); `upper` and `lower` say how far each arm is stretched."""
     longest = max(upper, lower)
-    reach = 35 if longest >= 0x40 else 26 if longest >= 0x30 else 19
-    left, end = (x + 5, x + reach) if right else (x + 22 - reach, x + 17)
+    bent = min(upper, lower) >= 0x08 and longest < 0x20
+    reach = 35 if longest >= 0x40 else 26 if longest >= 0x30 else 17 if bent else 19
+    left, end = (x + 5, x + reach) if right else (x + 22 - reach - (reach > 19), x + 17)
     sink = 38 if right else 37
     return left, y + sink + (upper >= 0x30), end, y + sink + 47 - (lower >= 0x30)
 
@@ -119,6 +120,25 @@ def _freeway(memory: Memory, before: Memory) -> dict[str, Box]:
     return _seen(boxes, FREEWAY_FIELD)
 
 
+def _racket(x: int, y: int, left: int, right: int) -> Box:
+    """Box of a tennis player at (x, y); `left` and `right` name the pictures of its two halves."""
+    start = {132: 2, 108: -1, 74: 1}.get(left, -2)
+    end = {132: 10, 74: 11, 108: 13}.get(right, 14)
+    return x + start, y, x + end, y + 23
+
+
+TENNIS_FIELD = (0, 0, 160, 210)
+
+
+def _tennis(memory: Memory, before: Memory) -> dict[str, Box]:
+    del before
+    far = _racket(memory[26], 166 - memory[24], memory[30], memory[28])
+    near = _racket(memory[27], 167 - memory[25], memory[31], memory[29])
+    # The players change ends.
+    pink, blue = (near, far) if memory[80] else (far, near)
+    return _seen({"pink player": pink, "blue player": blue}, TENNIS_FIELD)
+
+
 GAMES = {
     game.name: game
     for game in (
@@ -130,5 +150,7 @@ GAMES = {
              "paddle", "ball", (8, 189, 152, 193), _breakout, serve=True),
         Game("freeway", "Freeway", (Kind("cars", CARS), Kind("chickens", ("left chicken", "right chicken"))),
              "left chicken", None, (44, 20, 50, 190), _freeway),
+        Game("tennis", "Tennis", (Kind("players", ("pink player", "blue player")),),
+             "pink player", "blue player", (20, 20, 140, 180), _tennis),
     )
 }  # fmt: skip

@@ -1,0 +1,174 @@
+"""Greedy decoding of many prompts at once: prompts about the same media become a tree, so a common start is read once.
+
+Letters for shapes as in `hedgerow.sequence`, and B prompts, K tokens kept for each (the longest; shorter ones are
+padded on the left).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence as Listing
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from hedgerow.attention.dense import Masked
+from hedgerow.linearize import linearize
+from hedgerow.models.molmo2 import Molmo2
+from hedgerow.sequence import Array, Budget, Cost, Row, Sequence, VisionInput
+
+
+class _Family(NamedTuple):
+    """Prompts about the same media as one tree: their common start is the root, the rest of each a branch.
+
+    `members` are the places of the prompts in what the caller gave, `paths` the tokens of each prompt in the tree.
+    """
+
+    tree: Sequence
+    members: list[int]
+    paths: list[Array]
+
+
+@torch.inference_mode()
+def generate(
+    model: Molmo2, prompts: Listing[Sequence], *, max_new_tokens: int, stop: int, limit: int = 32768
+) -> list[list[int]]:
+    """Continue prompts with the most likely token at each step.
+
+    The answers are those of one prompt at a time without a cache, but for ties that rounding decides.
+
+    Args:
+        model: left in the mode (training or not) it was in.
+        prompts: encoded conversations in logical order, no trees. Those of one `example` with the same media share
+            the vision tower and the reading of their common start.
+        max_new_tokens: most tokens to add to each.
+        stop: token that ends an answer.
+        limit: most tokens read at once, and most tokens with padding kept in a cache; lower it where memory is short.
+            What is larger alone runs alone.
+
+    Returns:
+        for each prompt the new tokens, without the stop token.
+
+    Raises:
+        ValueError: a prompt is empty, or is no single conversation in logical order.
+    """
+    families = [_family(prompts, members) for members in _by_media(prompts)]
+    families.sort(key=lambda family: len(family.tree))
+    answers: list[list[int]] = [[] for _ in prompts]
+    training = model.training
+    model.eval()
+    try:
+        for batch in _cut([len(family.tree) for family in families], limit):
+            for member, answer in _answer(model, families[batch], max_new_tokens, stop=stop, limit=limit):
+                answers[member] = answer
+    finally:
+        model.train(training)
+    return answers
+
+
+def _by_media(prompts: Listing[Sequence]) -> list[list[int]]:
+    groups: dict[tuple[str, bytes], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        alone = len(prompt) and (prompt.order == np.arange(len(prompt))).all() and (prompt.end == len(prompt)).all()
+        if not alone or prompt.position.ndim != 1:
+            raise ValueError(f"prompt of {prompt.example}: give one conversation in logical order, not a tree")
+        groups.setdefault((prompt.example, _digest(prompt.vision)), []).append(place)
+    return list(groups.values())
+
+
+def _digest(vision: VisionInput | None) -> bytes:
+    if vision is None:
+        return b""
+    found = hashlib.blake2b(repr((vision.crops.shape, vision.pooling.shape)).encode())
+    found.update(np.ascontiguousarray(vision.crops))
+    found.update(np.ascontiguousarray(vision.pooling))
+    return found.digest()
+
+
+def _family(prompts: Listing[Sequence], members: list[int]) -> _Family:
+    group = [prompts[member] for member in members]
+    tables = [_table(prompt) for prompt in group]
+    root = _common(tables)
+    layout = linearize([-1] + [0] * len(group), [root, *(len(prompt) - root for prompt in group)])
+    ends = [*layout.start[2:], len(layout.order)]
+    ids = max(int(table[2].max()) for table in tables) + 1
+    for place, table in enumerate(tables):  # groups of different branches are different groups
+        table[2, root:] += np.where(table[2, root:] >= 0, place * ids, 0)
+    tokens, position, groups, slot = np.concatenate([tables[0], *(table[:, root:] for table in tables[1:])], axis=1)
+    tree = dataclasses.replace(
+        group[0],
+        tokens=tokens,
+        position=position,
+        order=layout.order,
+        end=layout.end,
+        group=groups,
+        slot=np.flatnonzero(slot),
+        vision=_vision(group, root),
+        cost=Cost(tokens=len(tokens)),
+    )
+    paths = [np.r_[:root, start:end] for start, end in zip(layout.start[1:], ends, strict=True)]
+    return _Family(tree, members, paths)
+
+
+def _table(prompt: Sequence) -> Array:
+    """Return int32 [4, N]: token, position, group, and 1 where a slot is."""
+    slot = np.zeros(len(prompt), np.int32)
+    slot[prompt.slot] = 1
+    return np.stack([prompt.tokens, prompt.position, prompt.group, slot])
+
+
+def _common(tables: list[Array]) -> int:
+    """Count the first tokens that all prompts share, such that no bidirectional group is cut."""
+    root = min(table.shape[1] for table in tables)
+    same = np.logical_and.reduce([(table[:, :root] == tables[0][:, :root]).all(0) for table in tables])
+    root = root if same.all() else int(np.argmin(same))
+    for _, _, group, _ in tables:
+        while (cut := (group[:root] >= 0) & np.isin(group[:root], group[root:])).any():
+            root = int(np.argmax(cut))
+    return root
+
+
+def _vision(group: list[Sequence], root: int) -> VisionInput | None:
+    """The crops once; the windows of every slot of the tree."""
+    first = group[0].vision
+    if first is None:
+        return None
+    shared = int(np.searchsorted(group[0].slot, root))
+    return dataclasses.replace(first, pooling=np.concatenate([first.pooling, *([first.pooling[shared:]] * (len(group) - 1))]))
+
+
+def _cut(sizes: list[int], limit: int) -> Iterator[slice]:
+    """Cut a list into runs whose sizes add up to the limit at most; what is larger is a run of its own."""
+    start, total = 0, 0
+    for place, size in enumerate(sizes):
+        if place > start and total + size > limit:
+            yield slice(start, place)
+            start, total = place, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))
+
+
+def _answer(
+    model: Molmo2, families: list[_Family], most: int, *, stop: int, limit: int
+) -> Iterator[tuple[int, list[int]]]:
+    """Read families as one row, then decode their prompts; yields (member, answer)."""
+    trees = [family.tree for family in families]
+    starts = np.cumsum([0, *map(len, trees[:-1])])
+    row = Row.join(trees, Budget(tokens=sum(map(len, trees)))).to(model.device)
+    cache = DynamicCache()
+    hidden = model.language(model.embed(row), row, cache=cache)
+    todo = [
+        (member, path + start)
+        for family, start in zip(families, starts, strict=True)
+        for member, path in zip(family.members, family.paths, strict=True)
+    ]
+    todo.sort(key=lambda item: len(item[1]))
+    for batch in _cut([len(path) + most for _, path in todo], limit):
+        members, paths = zip(*todo[batch], strict=True)
+        last = torch.as_tensor([path[-1] for path in paths], device=model.device)
+        kept, seen = _take(cache, paths)
+        first = model.head(hidden[last]).argmax(-1)
+        yield from zip(members, _decode(model, kept, seen, first, ...), strict=True)

@@ -1,0 +1,351 @@
+"""The whole run as validated data, read from YAML.
+
+Unknown keys are errors that name the nearest valid one. Relative paths of inputs (`data`, `model`, `init`) are taken
+relative to the recipe's folder when they stand in the file, and to the working directory when they come as an override;
+`out` is always relative to the working directory.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from hedgerow.errors import RecipeError
+from hedgerow.models.assemble import ModelSpec
+from hedgerow.validation import explain
+from hedgerow.vision.processor import Molmo2Processor
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and it takes no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Source(Section):
+    """A JSONL file of trees. Of all sources either `rate` (share of the examples) is given, or `repeat` (per epoch)."""
+
+    path: Path
+    rate: PositiveFloat | None = None
+    repeat: PositiveInt | None = None
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class Data(Section):
+    """What is trained on, what is evaluated on, and whether bad examples stop the run or are left out."""
+
+    train: tuple[Source, ...] = Field(min_length=1)
+    evaluate: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
+    on_bad: Literal["raise", "skip"] = "raise"
+
+    @model_validator(mode="after")
+    def _one_way_to_mix(self) -> "Data":
+        rated = [source for source in self.train if source.rate is not None]
+        both = [source for source in rated if source.repeat is not None]
+        if both:
+            raise ValueError(f"{both[0].path.name} has a rate and a repeat; give one of them")
+        if rated and len(rated) < len(self.train):
+            raise ValueError("some sources have a rate and some do not; give all a rate, or none")
+        return self
+
+
+class Model(Section):
+    """Either `spec`, sizes of a model with fresh weights, or `checkpoint`, the folder of a saved one.
+
+    `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the device.
+    """
+
+    spec: ModelSpec | None = None
+    checkpoint: Path | None = None
+    tokenizer: str = "tiny"
+    attention: Literal["dense", "segmented", "auto"] = "auto"
+    vision_attention: Literal["sdpa", "eager"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if (self.spec is None) == (self.checkpoint is None):
+            given = "neither" if self.spec is None else "both"
+            raise ValueError(f"{given} of 'spec' and 'checkpoint' given; give one ('spec: {{}}' builds the default)")
+        return self
+
+
+class Weights(Section):
+    """How targets are weighted: a preset of `hedgerow.weights.rules`, and a factor for each task named in `scale`."""
+
+    preset: Literal["molmo2", "molmo2_code", "uniform"] = "molmo2"
+    scale: Mapping[str, NonNegativeFloat] = {}
+
+
+class Loss(Section):
+    """`normalize` names the divisor, `z_loss` the factor of the z-loss (0: none), `chunk` the most rows of logits."""
+
+    normalize: Literal["weights", "samples", "tokens"] = "weights"
+    z_loss: NonNegativeFloat = 0.0
+    chunk: PositiveInt = 1024
+
+
+class Room(Section):
+    """The most a row may hold."""
+
+    tokens: PositiveInt = 16384
+    crops: NonNegativeInt = 128
+
+
+class Packing(Section):
+    """Budget of a row, examples that wait to be packed, data workers, and whether rows are filled up with padding."""
+
+    budget: Room = Room()
+    pool: PositiveInt = 48
+    workers: NonNegativeInt = 0
+    pad: bool = False
+
+
+class Rate(Section):
+    """Peak learning rate of a group of parameters, reached after `warmup` steps; 0 freezes the group."""
+
+    lr: NonNegativeFloat = 5e-6
+    warmup: NonNegativeInt = 200
+
+
+class LanguageRate(Rate):
+    """As `Rate`, with the language model's default."""
+
+    lr: NonNegativeFloat = 1e-5
+
+
+class Muon(Section):
+    """Muon for the weight matrices of linear layers; read with `name: muon` only, AdamW takes the rest."""
+
+    lr: PositiveFloat = 2e-3
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+
+
+class Optimizer(Section):
+    """AdamW, or Muon and AdamW. The defaults are those of the fine-tuning stage of arXiv 2601.10611, table 12.
+
+    `clip` is the most the norm of the whole gradient may be, none for no limit.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-6
+    weight_decay: NonNegativeFloat = 0.0
+    clip: PositiveFloat | None = 1.0
+    vision: Rate = Rate()
+    connector: Rate = Rate()
+    language: LanguageRate = LanguageRate()
+    muon: Muon = Muon()
+
+
+class Schedule(Section):
+    """Rates after warm-up: constant for the share `hold` of all steps, then down to the share `floor` of the peak.
+
+    `kind` is the shape of the way down: half a cosine, or a straight line.
+    """
+
+    kind: Literal["cosine", "linear"] = "cosine"
+    hold: Fraction = 0.0
+    floor: Fraction = 0.1
+
+
+def _refuse_fp16(value: object) -> object:
+    if value in ("fp16", "float16", "half"):
+        raise ValueError("fp16 overflows above 65504, and sums of weighted losses go beyond; use bf16 or fp32")
+    return value
+
+
+class Recipe(Section):
+    """A training run.
+
+    Every optimiser step takes `rows_per_step` rows over all processes, each row a micro-batch of its own. Weights
+    and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the folder of the run whose
+    weights this one starts from. A checkpoint is written every `save_every` steps and at the end, the last `keep` stay.
+    `threads` is the number of CPU threads: results are exact for one number of them.
+    """
+
+    data: Data
+    model: Model
+    steps: PositiveInt
+    out: Path
+    vision: Molmo2Processor = Molmo2Processor()
+    weights: Weights = Weights()
+    loss: Loss = Loss()
+    packing: Packing = Packing()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    rows_per_step: PositiveInt = 1
+    precision: Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_fp16)] = "fp32"
+    seed: NonNegativeInt = 0
+    init: Path | None = None
+    save_every: PositiveInt | None = None
+    keep: PositiveInt = 2
+    log_every: PositiveInt = 1
+    threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _crops_fit_the_model(self) -> "Recipe":
+        spec = self.model.spec
+        for name in ("crop_size", "patch_size"):
+            given = getattr(self.vision, name)
+            if spec is not None and given != getattr(spec, name):
+                raise ValueError(f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain JSON values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML that `load_recipe` reads, defaults included."""
+        return str(_yaml().safe_dump(self.to_dict(), sort_keys=False))
+
+    def __repr__(self) -> str:
+        """Show the run in a few lines."""
+        budget, optimizer = self.packing.budget, self.optimizer
+        rates = ", ".join(f"{name} {getattr(optimizer, name).lr:g}" for name in ("vision", "connector", "language"))
+        origin = "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
+        matrices = f"matrices by muon {optimizer.muon.lr:g}, " if optimizer.name == "muon" else ""
+        lines = [
+            f"Recipe: {self.steps:,} steps of {self.rows_per_step} rows, seed {self.seed}, {self.precision}",
+            f"  data       {', '.join(str(source.path) for source in self.data.train)}",
+            f"  model      {origin if self.init is None else f'weights of {self.init}'}, tokenizer {self.model.tokenizer}",
+            f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, pool of {self.packing.pool}",
+            f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
+            f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
+            f"  out        {self.out}",
+        ]
+        return "\n".join(lines)
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: YAML file; without `out` the run goes to `runs/NAME OF THE FILE`.
+        overrides: values by dotted name, such as `{"optimizer.language.lr": "1e-3", "data.train.0.path": "a.jsonl"}`;
+            each is read as YAML.
+
+    Raises:
+        RecipeError: the file or a value is wrong; one line that names file, key, and what is allowed.
+    """
+    path = Path(path)
+    raw = _anchored(_read(path), path.parent)
+    for name, text in (overrides or {}).items():
+        _put(raw, name, _parse(text, where=f"--{name}"))
+    raw.setdefault("out", str(Path("runs") / path.stem))
+    try:
+        return Recipe.model_validate(_anchored(raw, Path()))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explain(error, _names(Recipe))}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); give a recipe in YAML") from None
+    raw = _parse(text, where=str(path))
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: holds no recipe; write 'key: value' lines, at least data, model and steps")
+    return raw
+
+
+def _parse(text: str, *, where: str) -> Any:
+    yaml = _yaml()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or error
+        raise RecipeError(f"{where}{line}: not YAML ({problem}); mend this line") from None
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise RecipeError("recipes need the package pyyaml; run: pip install 'hedgerow[cli]'") from None
+    return yaml
+
+
+def _put(raw: dict[str, Any], name: str, value: Any) -> None:
+    *above, last = name.split(".")
+    place: Any = raw
+    for number, key in enumerate(above):
+        inner = _child(place, key, name)
+        if not isinstance(inner, dict | list):
+            if inner is not None:
+                raise RecipeError(f"--{name}: {'.'.join(above[: number + 1])} is the value {inner!r} and has no keys")
+            inner = place[key] = {}
+        place = inner
+    if isinstance(place, list):
+        _child(place, last, name)
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _child(place: Any, key: str, name: str) -> Any:
+    if isinstance(place, dict):
+        return place.get(key)
+    if not key.isdecimal() or int(key) >= len(place):
+        raise RecipeError(f"--{name}: '{key}' is no place in a list of {len(place)}; give 0 to {len(place) - 1}")
+    return place[int(key)]
+
+
+def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a copy in which relative paths of inputs are joined to a folder and absolute."""
+    raw = json.loads(json.dumps(raw, default=str))
+    data, model = raw.get("data"), raw.get("model")
+    if isinstance(data, dict):
+        sources = data.get("train")
+        for source in sources if isinstance(sources, list) else []:
+            _anchor(source, "path", folder)
+        _anchor(data, "evaluate", folder)
+    if isinstance(model, dict):
+        _anchor(model, "checkpoint", folder)
+        if model.get("tokenizer") != "tiny":
+            _anchor(model, "tokenizer", folder)
+    _anchor(raw, "init", folder)
+    return raw
+
+
+def _anchor(place: Any, key: str, folder: Path) -> None:
+    value = place.get(key) if isinstance(place, dict) else None
+    if isinstance(value, str):
+        place[key] = str((folder / value).absolute())
+    elif isinstance(value, list):
+        place[key] = [str((folder / item).absolute()) if isinstance(item, str) else item for item in value]
+
+
+def _names(kind: Any) -> set[str]:
+    """Every key a recipe may have, at any depth."""
+    fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", None)
+    if fields is None:
+        inner = get_args(kind) if isinstance(kind, UnionType) or get_args(kind) else ()
+        return {name for item in inner for name in _names(item)}
+    found = set(fields)
+    for field in fields.values():
+        found |= _names(getattr(field, "annotation", None) or getattr(field, "type", None))
+    return found
