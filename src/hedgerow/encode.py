@@ -103,13 +103,19 @@ class Encoder:
         """
         return tuple(layout for draft in self._drafts(tree, tree.nodes()) for _, layout in draft.media)
 
-    def prompt(self, tree: MessageTree, node: Node) -> Sequence:
-        """Encode the conversation of a node up to its last answer, ready to be continued by the assistant.
+    def prompts(self, tree: MessageTree, nodes: Listing[Node]) -> list[Sequence]:
+        """Encode conversations of a tree, each up to its last answer, ready to be continued by the assistant.
+
+        Media that several of them show are decoded once.
 
         Args:
-            tree: the tree the node belongs to.
-            node: one of `tree.nodes()`; if it ends with an answer, that answer is left out.
+            tree: the tree the nodes belong to.
+            nodes: of `tree.nodes()`; where one ends with an answer, that answer is left out.
         """
+        seen: dict[Media, VisionInput] = {}
+        return [self._prompt(tree, node, seen) for node in nodes]
+
+    def _prompt(self, tree: MessageTree, node: Node, seen: dict[Media, VisionInput]) -> Sequence:
         messages = node.path + node.messages
         messages = messages[:-1] if messages[-1].role == "assistant" else messages
         alone = Node(0, -1, (), messages, node.task, node.weight, 0, node.address)
@@ -117,7 +123,10 @@ class Encoder:
         header, _ = self.chat.template.around([*messages, Message("assistant", "")], len(messages))
         draft.add(self.chat.encode(header).tokens)
         draft.answer = [-1.0] * len(draft.tokens)
-        vision = VisionInput.join([self.processor.visual(item, layout) for item, layout in draft.media])
+        for item, layout in draft.media:
+            if item not in seen:
+                seen[item] = self.processor.visual(item, layout)
+        vision = VisionInput.join([seen[item] for item, _ in draft.media])
         return self._sequence(tree, (alone,), [draft], vision)
 
     def answer(self, tree: MessageTree, node: Node) -> tuple[Text | Points | Tracks, ...]:

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hedgerow.content import Point, Points, Tracks
 from hedgerow.errors import DataError
@@ -100,7 +101,7 @@ def test_a_time_is_not_an_image():
 
 def test_images_have_their_own_sizes():
     true = points(Point(0.5, 0.5, image=1), Point(0.5, 0.5, image=2))
-    # image 1: 20 x 0.01 x 1000 / 100 ... 0.03 of 1000 pixels is 30 > 10 away; image 2: 0.03 of 100 pixels is 3 < 10
+    # 0.03 of the width is 30 pixels on image 1 and 3 on image 2; both are 500 high, so 10 are allowed
     found = points(Point(0.53, 0.5, image=1), Point(0.53, 0.5, image=2), Point(0.5, 0.5, image=7))
     score = pointing_scores(found, true, size=[(1000, 500), (100, 500)])
     # 1 hit of 3 predicted and of 2 true; f1 = 2 x 1 / (3 + 2)
@@ -292,8 +293,8 @@ def test_an_interval_holds_the_mean_and_repeats():
 
 
 def test_an_interval_is_over_groups_and_not_over_values():
-    # all values of a clip agree, so 50 replies to each of 2 clips tell no more than 2 replies: a draw of two clips has
-    # mean 0, 0.5 or 1 with probabilities 1/4, 1/2, 1/4
+    # all values of a clip agree, so 50 replies to each of 2 clips tell no more than 2 replies:
+    # a draw of two clips has mean 0, 0.5 or 1 with probabilities 1/4, 1/2, 1/4
     values, clips = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
     assert interval(values, clips) == (0.0, 1.0)
     assert interval(values, list(range(100)))[0] > 0.3
@@ -312,7 +313,7 @@ def test_an_interval_needs_a_group_for_each_value(values, groups):
 
 
 def test_without_scipy_the_error_says_what_to_install():
-    code = "import sys; sys.modules['scipy'] = sys.modules['scipy.optimize'] = None; import hedgerow.evaluate.metrics"
+    code = "import sys; sys.modules['scipy.optimize'] = None; import hedgerow.evaluate.metrics"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "HedgerowError: scores need scipy" in ran.stderr
     assert "hedgerow[eval]" in ran.stderr

@@ -1,7 +1,9 @@
+import itertools
 import re
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from hedgerow.content import Point, Points, Tracks
 from hedgerow.errors import DataError
@@ -29,12 +31,10 @@ def test_law_14_points_print_only_times_of_sampled_frames(times, places):
 @given(TIMES, st.sets(st.tuples(st.floats(0, 30), st.integers(1, 3)), max_size=12))
 def test_law_14_tracks_print_only_times_of_sampled_frames(times, seen):
     part = Tracks("car", tuple(Point(0.5, 0.5, id=name, time=time) for time, name in seen))
-    try:
-        text = format_tracks(align(part, times))
-    except DataError as error:
-        assert "all its points lie farther" in str(error)
-    else:
-        assert printed(text) <= {f"{time:.1f}" for time in times}
+    assume(any(min(times) <= time <= max(times) for time, _ in seen))
+    text = format_tracks(align(part, times))
+    assert printed(text) <= {f"{time:.1f}" for time in times}
+    assert text.count("500 500") >= 1
 
 
 @settings(max_examples=150, deadline=None)
@@ -44,7 +44,7 @@ def test_tracks_keep_the_nearest_annotation_of_each_frame(times, seen):
     part = Tracks(
         "car", tuple(Point(number / 20, 0, id=name, time=time) for number, (time, name) in enumerate(seen))
     )
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False) if after > before]
+    gaps = [after - before for before, after in itertools.pairwise(times) if after > before]
     reach = max(gaps) / 2 if gaps else 0.5
     # slow and obvious: every annotation to its nearest frame, then the best of each frame and object
     expected = {}

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -124,7 +125,11 @@ def score(question: Question, text: str) -> float:
 
 def ask(model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128) -> list[Reply]:
     """Ask a model every question, greedily, and score the replies."""
-    prompts = [encoder.prompt(question.tree, question.node) for question in asked]
+    prompts = [
+        prompt
+        for tree, group in groupby(asked, key=lambda question: question.tree)
+        for prompt in encoder.prompts(tree, [question.node for question in group])
+    ]
     tokens = generate(model, prompts, max_new_tokens=max_new_tokens, stop=encoder.chat.stop)
     texts = [encoder.chat.decode(reply) for reply in tokens]
     return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]

@@ -141,14 +141,12 @@ class _Reader:
 
 def _read_tag(reader: _Reader, kind: _Kind) -> Points | Tracks | None:
     start = reader.at
-    values, closed = _read_attributes(reader)
-    label = _read_label(reader, kind) if closed else None
+    values, has_label = _read_attributes(reader)
     if "coords" not in values:
         reader.note(start, f'coords="..." in <{kind}>')
         reader.at = start
         return None
-    if label is None:
-        label = reader.text[slice(*values.get("alt", (0, 0)))]
+    label = _read_label(reader, kind) if has_label else reader.text[slice(*values.get("alt", (0, 0)))]
     found = _read_groups(reader, kind, values["coords"])
     # A lone surrogate is no character: a label with one could not be stored.
     label = _unescape(label).encode("utf-8", "replace").decode("utf-8")

@@ -53,12 +53,18 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not divide each other and layers that do not exist."""
-        for many, few in (("heads", "kv_heads"), ("vision_hidden", "vision_heads"), ("crop_size", "patch_size")):
+        for many, few in (
+            ("heads", "kv_heads"),
+            ("vision_hidden", "vision_heads"),
+            ("crop_size", "patch_size"),
+        ):
             if getattr(self, many) % getattr(self, few):
                 raise ValueError(f"{many} {getattr(self, many)} is no multiple of {few} {getattr(self, few)}")
         wrong = [n for n in self.feature_layers if not -self.vision_layers <= n < self.vision_layers]
         if wrong:
-            raise ValueError(f"feature_layers {wrong}: the vision tower has {self.vision_layers} layers, from 0")
+            raise ValueError(
+                f"feature_layers {wrong}: the vision tower has {self.vision_layers} layers, from 0"
+            )
 
 
 def build(
@@ -156,11 +162,17 @@ def load(
         raise DataError(f"{folder} holds no model that can be read: {error}") from error
     wrong = [
         f"{what} {', '.join(sorted(map(str, info[key]))[:3])} ({len(info[key])} in all)"
-        for key, what in (("missing_keys", "missing"), ("unexpected_keys", "surplus"), ("mismatched_keys", "misshapen"))
+        for key, what in (
+            ("missing_keys", "missing"),
+            ("unexpected_keys", "surplus"),
+            ("mismatched_keys", "misshapen"),
+        )
         if info[key]
     ]
     if wrong:
-        raise DataError(f"{folder}: tensors {'; '.join(wrong)}; the weights do not belong to this config.json")
+        raise DataError(
+            f"{folder}: tensors {'; '.join(wrong)}; the weights do not belong to this config.json"
+        )
     return Molmo2(
         hf,
         attention=attention,

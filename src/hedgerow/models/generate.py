@@ -71,9 +71,15 @@ def generate(
 def _by_media(prompts: Listing[Sequence]) -> list[list[int]]:
     groups: dict[tuple[str, bytes], list[int]] = {}
     for place, prompt in enumerate(prompts):
-        alone = len(prompt) and (prompt.order == np.arange(len(prompt))).all() and (prompt.end == len(prompt)).all()
+        alone = (
+            len(prompt)
+            and (prompt.order == np.arange(len(prompt))).all()
+            and (prompt.end == len(prompt)).all()
+        )
         if not alone or prompt.position.ndim != 1:
-            raise ValueError(f"prompt of {prompt.example}: give one conversation in logical order, not a tree")
+            raise ValueError(
+                f"prompt of {prompt.example}: give one conversation in logical order, not a tree"
+            )
         groups.setdefault((prompt.example, _digest(prompt.vision)), []).append(place)
     return list(groups.values())
 
@@ -96,7 +102,9 @@ def _family(prompts: Listing[Sequence], members: list[int]) -> _Family:
     ids = max(int(table[2].max()) for table in tables) + 1
     for place, table in enumerate(tables):  # groups of different branches are different groups
         table[2, root:] += np.where(table[2, root:] >= 0, place * ids, 0)
-    tokens, position, groups, slot = np.concatenate([tables[0], *(table[:, root:] for table in tables[1:])], axis=1)
+    tokens, position, groups, slot = np.concatenate(
+        [tables[0], *(table[:, root:] for table in tables[1:])], axis=1
+    )
     tree = dataclasses.replace(
         group[0],
         tokens=tokens,
@@ -136,17 +144,17 @@ def _vision(group: list[Sequence], root: int) -> VisionInput | None:
     if first is None:
         return None
     shared = int(np.searchsorted(group[0].slot, root))
-    return dataclasses.replace(first, pooling=np.concatenate([first.pooling, *([first.pooling[shared:]] * (len(group) - 1))]))
+    windows = [first.pooling, *[first.pooling[shared:]] * (len(group) - 1)]
+    return dataclasses.replace(first, pooling=np.concatenate(windows))
 
 
 def _cut(sizes: list[int], limit: int) -> Iterator[slice]:
-    """Cut a list into runs whose sizes add up to the limit at most; what is larger is a run of its own."""
-    start, total = 0, 0
+    """Cut rising sizes into runs of which the number times the largest stays within the limit, or of one."""
+    start = 0
     for place, size in enumerate(sizes):
-        if place > start and total + size > limit:
+        if place > start and (place + 1 - start) * size > limit:
             yield slice(start, place)
-            start, total = place, 0
-        total += size
+            start = place
     if sizes:
         yield slice(start, len(sizes))
 
@@ -154,7 +162,7 @@ def _cut(sizes: list[int], limit: int) -> Iterator[slice]:
 def _answer(
     model: Molmo2, families: list[_Family], most: int, *, stop: int, limit: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Read families as one row, then decode their prompts; yields (member, answer)."""
+    """Read families as one row, then continue their prompts in batches; yields (member, answer)."""
     trees = [family.tree for family in families]
     starts = np.cumsum([0, *map(len, trees[:-1])])
     row = Row.join(trees, Budget(tokens=sum(map(len, trees)))).to(model.device)
@@ -168,7 +176,58 @@ def _answer(
     todo.sort(key=lambda item: len(item[1]))
     for batch in _cut([len(path) + most for _, path in todo], limit):
         members, paths = zip(*todo[batch], strict=True)
-        last = torch.as_tensor([path[-1] for path in paths], device=model.device)
-        kept, seen = _take(cache, paths)
+        index = torch.full((len(paths), len(paths[-1])), -1)
+        for place, path in enumerate(paths):
+            index[place, -len(path) :] = torch.from_numpy(path)
+        index = index.to(model.device)
+        last = index[:, -1]
+        state = _State(_pick(cache, index.clamp(min=0)), index >= 0, row.position[last] + 1)
         first = model.head(hidden[last]).argmax(-1)
-        yield from zip(members, _decode(model, kept, seen, first, ...), strict=True)
+        yield from zip(members, _continue(model, state, first, most=most, stop=stop), strict=True)
+
+
+def _pick(cache: Any, index: Tensor) -> Any:
+    """Return a cache of [B, heads, K, D] with the tokens `index` [B, K] of a cache of one row."""
+    pairs = ((layer.keys[0], layer.values[0]) for layer in cache.layers)
+    return DynamicCache([tuple(x[:, index].transpose(0, 1) for x in pair) for pair in pairs])
+
+
+@dataclasses.dataclass(slots=True)
+class _State:
+    """What decoding keeps of prompts not yet done: cached keys and values, bool [B, K] which are real, position [B]."""
+
+    cache: Any
+    seen: Tensor
+    position: Tensor
+
+    def keep(self, chosen: Tensor) -> None:
+        """Drop all prompts but those at the given places."""
+        self.cache.batch_select_indices(chosen)
+        self.seen, self.position = self.seen[chosen], self.position[chosen]
+
+
+def _continue(model: Molmo2, state: _State, token: Tensor, *, most: int, stop: int) -> list[list[int]]:
+    """Add tokens greedily, beginning with `token` [B], until each prompt stops or has `most`."""
+    answers: list[list[int]] = [[] for _ in token]
+    alive = torch.arange(len(token), device=token.device)
+    for step in range(most):
+        going = torch.nonzero(token != stop)[:, 0]
+        if len(going) < len(token):
+            alive, token = alive[going], token[going]
+            state.keep(going)
+        for place, new in zip(alive.tolist(), token.tolist(), strict=True):
+            answers[place].append(new)
+        if len(token) == 0 or step + 1 == most:
+            break
+        token = _next(model, state, token)
+    return answers
+
+
+def _next(model: Molmo2, state: _State, token: Tensor) -> Tensor:
+    state.seen = torch.cat([state.seen, state.seen.new_ones(len(token), 1)], dim=1)
+    embeddings = model.hf.get_input_embeddings()(token)[:, None]
+    backend = Masked(state.seen[:, None, None, :])
+    hidden = model.attend(embeddings, state.position[:, None], backend=backend, cache=state.cache)
+    state.position = state.position + 1
+    best: Tensor = model.head(hidden[:, 0]).argmax(-1)
+    return best

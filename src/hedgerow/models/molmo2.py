@@ -119,7 +119,9 @@ class Molmo2(nn.Module):
             return embeddings
         features = self.features(row.vision)
         if len(features) != len(row.slot):
-            raise ValueError(f"{len(features)} features for {len(row.slot)} slots; each slot needs a pooling window")
+            raise ValueError(
+                f"{len(features)} features for {len(row.slot)} slots; each slot needs a pooling window"
+            )
         return embeddings.index_add(0, row.slot, features.to(embeddings.dtype))
 
     def features(self, vision: VisionInput) -> Tensor:
@@ -137,7 +139,9 @@ class Molmo2(nn.Module):
         `cache`, a key-value cache of `transformers` that is still empty, is filled.
         """
         if row.position.ndim != 1:
-            raise ValueError(f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]")
+            raise ValueError(
+                f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]"
+            )
         name = self.attention or ("segmented" if embeddings.device.type == "cpu" else "dense")
         backend = choose(name)(row)
         return self.attend(embeddings[None], row.position[None], backend=backend, cache=cache)[0]

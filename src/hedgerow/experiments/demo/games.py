@@ -64,7 +64,8 @@ def _pong(memory: Memory, before: Memory) -> dict[str, Box]:
     orange = memory[50] - 15
     boxes = {"green paddle": (140, green, 144, green + 16), "orange paddle": (16, orange, 20, orange + 16)}
     if memory[54]:
-        x, y = memory[49] - 49, memory[54] - 14
+        # On the right the screen is drawn too late for odd lines: they come out one line higher.
+        x, y = memory[49] - 49, memory[54] - 14 - (memory[49] >= 180 and memory[54] % 2)
         boxes["ball"] = (x, y, x + 2, y + 4)
     return _seen(boxes, PONG_FIELD)
 

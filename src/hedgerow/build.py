@@ -1,0 +1,99 @@
+"""From a recipe, which is data, to the objects that run."""
+
+from pathlib import Path
+
+from hedgerow.data.index import Examples, MediaFacts
+from hedgerow.encode import Encoder
+from hedgerow.errors import RecipeError
+from hedgerow.models.assemble import build, load
+from hedgerow.models.molmo2 import Molmo2
+from hedgerow.recipe import Recipe
+from hedgerow.sequence import Budget
+from hedgerow.text import ChatFormat, load_tokenizer
+from hedgerow.tree import MessageTree, read_trees
+
+MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
+
+
+def build_encoder(recipe: Recipe) -> Encoder:
+    """Make the encoder of a recipe; media facts are kept in the run's folder.
+
+    Raises:
+        DataError: there is no such tokenizer.
+    """
+    return Encoder(
+        ChatFormat(load_tokenizer(recipe.model.tokenizer)),
+        recipe.vision,
+        preset=recipe.weights.preset,
+        scale=recipe.weights.scale,
+        facts=MediaFacts(recipe.out / "media.json"),
+    )
+
+
+def budget_of(recipe: Recipe) -> Budget:
+    """Return what a row of a recipe may hold."""
+    return Budget(tokens=recipe.packing.budget.tokens, crops=recipe.packing.budget.crops)
+
+
+def training_examples(recipe: Recipe, encoder: Encoder) -> Examples:
+    """Index the training data of a recipe.
+
+    Raises:
+        DataError: an example is bad and `on_bad` is raise, or none is left.
+    """
+    paths = [(source.path, source.repeat) for source in recipe.data.train]
+    examples = Examples.read(paths, encoder, budget=budget_of(recipe), on_bad=recipe.data.on_bad)
+    if isinstance(encoder.facts, MediaFacts):
+        encoder.facts.save()
+    return examples
+
+
+def evaluation_trees(recipe: Recipe) -> list[MessageTree]:
+    """Read the evaluation data of a recipe.
+
+    Raises:
+        RecipeError: the recipe names none.
+        DataError: a line is not a tree.
+    """
+    if not recipe.data.evaluate:
+        raise RecipeError("the recipe has no data.evaluate; name a JSONL file of trees with answers")
+    return [tree for path in recipe.data.evaluate for tree in read_trees(path)]
+
+
+def build_model(recipe: Recipe, encoder: Encoder) -> Molmo2:
+    """Make the model a run starts from: another run's, a checkpoint's, or a fresh one.
+
+    Raises:
+        RecipeError: a folder holds no model, or sizes do not fit.
+    """
+    settings = recipe.model
+    attention = None if settings.attention == "auto" else settings.attention
+    folder = recipe.init / MODEL if recipe.init is not None else settings.checkpoint
+    if folder is not None:
+        return load(
+            folder,
+            attention=attention,
+            vision_attention=settings.vision_attention,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+    assert settings.spec is not None
+    return build(
+        settings.spec,
+        tokenizer=load_tokenizer(settings.tokenizer),
+        seed=recipe.seed,
+        attention=attention,
+        vision_attention=settings.vision_attention,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def trained_model(recipe: Recipe) -> Molmo2:
+    """Load what a run of the recipe has trained.
+
+    Raises:
+        RecipeError: the run is not finished.
+    """
+    folder: Path = recipe.out / MODEL
+    if not folder.is_dir():
+        raise RecipeError(f"{folder}: no trained model; run `hedgerow train` with this recipe first")
+    return load(folder, vision_attention=recipe.model.vision_attention)
