@@ -140,6 +140,13 @@ def test_most_hits_come_before_least_distance():
     assert matches(found, true, size=SIZE) == ((0, 0), (1, 1))
 
 
+def test_no_distance_outweighs_one_hit_more():
+    # the first point stands on the first instance; both hit only if it takes the second, across the whole frame
+    true = [at(0, 0, box=(0, 0, 1, 1)), at(1000, 400, box=box(0, 0, 1000, 400))]
+    found = [at(0, 0), at(990, 490)]
+    assert matches(found, true, size=SIZE) == ((0, 1), (1, 0))
+
+
 NEAR = st.builds(at, st.integers(0, 40), st.integers(0, 40), time=st.sampled_from([1.0, 2.0]))
 
 

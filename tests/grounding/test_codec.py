@@ -108,6 +108,24 @@ def test_several_parts_in_one_text_come_back_in_order(parts, between):
     assert [text_of(part) for part in found.parts] == [text_of(part) for part in parts]
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["</points>", "<points", "a < b", "&lt;", "&amp;lt;", "&&amp;<", "&", "", " ", "a\n", "There are none."],
+)
+def test_law_10_any_label_comes_back(label):
+    text = format_points(Points(label, (Point(0, 0),)))
+    assert parse(text + text, strict=True).parts == (Points(label, (Point(0, 0, id=1, image=1),)),) * 2
+
+
+@pytest.mark.parametrize(
+    "text", ["{} 1 100 200", "{}.0 1 100 200", "1.{} 1 100 200", "1 {} 100 200", "1 1 100 {}"]
+)
+def test_law_10_numbers_without_end_are_no_numbers(text):
+    parsed = parse(f'<points coords="{text.format("9" * 5000)}">x</points>')
+    assert parsed.parts == (Points("x"),)
+    assert parsed.problems
+
+
 def complete(text):
     """Return (end in the text, time or image, id, x, y) of each point of a well-formed text, by splitting."""
     start = text.index('"') + 1

@@ -1,4 +1,4 @@
-"""Attention on packed message trees: backends that compute one rule (`hedgerow.visibility`) and the hook into models."""
+"""Attention on packed message trees: backends of one rule (`hedgerow.visibility`) and a hook into models."""
 
 from hedgerow.attention.dense import Dense, Masked
 from hedgerow.attention.register import BACKENDS, Backend, Visibility, choose, register

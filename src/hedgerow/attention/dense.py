@@ -1,6 +1,7 @@
 """Attention through an explicit mask: the reference on any device, and decoding with a key-value cache.
 
-Shapes: B prompts, H query heads, J key heads (H is a multiple of J), Q queries, K keys, N tokens of a row, D channels.
+Shapes: B prompts, H query heads, J key heads (H is a multiple of J), Q queries, K keys, N tokens of a row,
+D channels.
 """
 
 import torch
@@ -82,7 +83,9 @@ class Masked:
         mask = self._mask
         if window is not None:
             if self._position is None:
-                raise VisibilityError(f"a layer has a window of {window} and the mask no positions; give position=")
+                raise VisibilityError(
+                    f"a layer has a window of {window}, the mask no positions; give position="
+                )
             of_query, of_key = self._position
             mask = mask & (of_query[:, None, :, None] - of_key[:, None, None, :] < window)
         return _attend(query, key, value, mask=mask, scale=scale)

@@ -1,7 +1,7 @@
 """The hook into `transformers` models: an attention function that needs a `visibility` and counts its calls.
 
-A model whose language model config has `attn_implementation="hedgerow"` gets no mask from `transformers`; its forward
-takes `visibility=Visibility(backend, layers=...)` and hands it on to every layer.
+A model whose language model config has `attn_implementation="hedgerow"` gets no mask from `transformers`; its
+forward takes `visibility=Visibility(backend, layers=...)` and hands it on to every layer.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,12 @@ def choose(name: str) -> Callable[[Row], Backend]:
 
 
 class Visibility:
-    """What one forward of a model may see, and a count of the layers that obeyed. Make a new one for each forward.
+    """What one forward of a model may see, and a count of the layers that obeyed.
+
+    Make a new one for each forward; the backend may serve many.
 
     Args:
-        backend: attention of the row, such as `choose("dense")(row)`; it may serve many forwards.
+        backend: attention of the row, such as `choose("dense")(row)`.
         layers: number of attention layers of the language model.
     """
 
@@ -55,7 +57,7 @@ class Visibility:
         self.calls = 0
 
     def check(self) -> None:
-        """Make sure that each layer attended through this object; call after the forward, before the backward.
+        """Make sure that each layer attended through this object. Call it between forward and backward.
 
         Raises:
             VisibilityError: it ran another number of times, so some layer saw something else.
@@ -63,8 +65,8 @@ class Visibility:
         if self.calls != self.layers:
             raise VisibilityError(
                 f"attention ran {self.calls} times with this visibility, the model has {self.layers} layers; "
-                f"set attn_implementation='{NAME}' on the language model's own config, use a new Visibility for each "
-                "forward, and check before the backward (checkpointing runs layers again)"
+                f"set attn_implementation='{NAME}' on the text config, make a Visibility for "
+                "each forward, and check before the backward (checkpointing runs layers again)"
             )
 
 
@@ -99,12 +101,12 @@ def attend(
             "call the model with visibility=Visibility(choose('dense')(row), layers=...)"
         )
     if attention_mask is not None:
-        raise VisibilityError("got an attention_mask beside the visibility, which replaces it; leave the mask out")
+        raise VisibilityError("got an attention_mask beside the visibility; leave the mask out")
     if dropout > 0.0:
-        raise VisibilityError(f"attention dropout {dropout} is not supported; set attention_dropout=0 in the config")
+        raise VisibilityError(f"attention dropout {dropout} is not supported; set attention_dropout to 0")
     asked = [name for name in _REFUSED if others.get(name) is not None]
     if asked:
-        raise VisibilityError(f"{type(module).__name__} needs {', '.join(asked)}; no backend supports that model")
+        raise VisibilityError(f"{type(module).__name__} needs {', '.join(asked)}; no backend has it")
     visibility.calls += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = visibility.backend(query, key, value, scale=scale, window=sliding_window)

@@ -1,15 +1,16 @@
 """Exact attention on packed trees from plain squares and rectangles: no mask, nothing of size N x N.
 
-In logical order, let a segment be a maximal run [a, b) of tokens with one subtree end e. The visible pairs are, disjoint:
+In logical order, let a segment be a maximal run [a, b) of tokens with one subtree end e. The visible pairs are:
 
 - per segment, the causal square on [a, b);
-- per segment with e > b, the full rectangle of queries [b, e) and keys [a, b): what the subtree sees of its ancestor;
-- per bidirectional group g0 < g1 < ... < gn, the pairs whose query comes first. On the group in reverse they are a causal
+- per segment with e > b, the full rectangle of queries [b, e) and keys [a, b): a subtree sees its ancestor;
+- per bidirectional group g0 < g1 < ... < gn, the pairs whose query comes first. Backwards they are a causal
   square again: queries g(n-1) ... g0, keys gn ... g1.
 
-Blocks of one shape run as one call. Each call returns its output and the log-sum-exp of its scores; parts of one query
-merge as O = sum_p exp(lse_p - L) O_p with L = logsumexp_p lse_p. In the backward pass each part's kernel gets the merged O
-and L, which yields exactly that part's share of the gradients (the identity behind ring attention, arXiv 2310.01889).
+No pair is in two of them. Blocks of one shape run as one call, which returns its output and the log-sum-exp of
+its scores; the parts of a query merge as O = sum_p exp(lse_p - L) O_p with L = logsumexp_p lse_p. In the backward
+pass each part's kernel gets the merged O and L, which yields exactly that part's share of the gradients (the
+identity behind ring attention, arXiv 2310.01889).
 
 Shapes: N tokens, H query heads, J key heads, D channels, C blocks of a part, L queries or keys of a block.
 """
@@ -33,7 +34,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """Blocks of one shape: `queries` and `keys` pick C x L tokens of the row, a slice where they are contiguous."""
+    """Blocks of one shape: `queries` and `keys` pick C x L tokens of the row, a slice where they adjoin."""
 
     queries: slice | Tensor
     keys: slice | Tensor
@@ -81,7 +82,7 @@ class Segmented:
             float [1, H, N, D], differentiable once.
 
         Raises:
-            VisibilityError: the window would hide tokens, a tensor is not on the CPU, or its length is not the row's.
+            VisibilityError: the window would hide tokens, or device or shapes are wrong.
         """
         _refuse_device(query.device)
         if window is not None and window <= self._span:
@@ -97,7 +98,7 @@ class Segmented:
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        out: Tensor = _Attend.apply(query, key, value, self.parts, scale)
+        out: Tensor = _Attend.apply(query, key, value, self.parts, scale)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -113,7 +114,7 @@ class _Attend(torch.autograd.Function):
         for part in parts:
             picked = _blocks(q, part.queries, part), _blocks(k, part.keys, part), _blocks(v, part.keys, part)
             part_out, part_lse = _forward(*picked, 0.0, part.causal, scale=scale)
-            _merge(out, lse, part.queries, part_out.transpose(1, 2).flatten(0, 1), part_lse.transpose(1, 2).flatten(0, 1))
+            _merge(out, lse, part.queries, _tokens(part_out), _tokens(part_lse))
         result = _by_head(out.to(q.dtype))
         ctx.save_for_backward(query, key, value, result, lse)
         ctx.parts, ctx.scale = parts, scale
@@ -126,12 +127,14 @@ class _Attend(torch.autograd.Function):
         q, k, v, o, g = (_by_token(x) for x in (query, key, value, result, grad))
         dq, dk, dv = (torch.zeros(x.shape, dtype=lse.dtype) for x in (q, k, v))
         for part in ctx.parts:
-            of_query = [_blocks(x, part.queries, part) for x in (g, q, o, lse)]
-            of_key = [_blocks(x, part.keys, part) for x in (k, v)]
-            g_part, q_part, o_part, lse_part = of_query
-            grads = _backward(g_part, q_part, *of_key, o_part, lse_part, 0.0, part.causal, scale=ctx.scale)
-            for total, pick, share in zip((dq, dk, dv), (part.queries, part.keys, part.keys), grads, strict=True):
-                _add(total, pick, share.transpose(1, 2).flatten(0, 1))
+            g_part, q_part, o_part, lse_part = (_blocks(x, part.queries, part) for x in (g, q, o, lse))
+            k_part, v_part = (_blocks(x, part.keys, part) for x in (k, v))
+            dq_part, dk_part, dv_part = _backward(
+                g_part, q_part, k_part, v_part, o_part, lse_part, 0.0, part.causal, scale=ctx.scale
+            )
+            _add(dq, part.queries, _tokens(dq_part))
+            _add(dk, part.keys, _tokens(dk_part))
+            _add(dv, part.keys, _tokens(dv_part))
         return *(_by_head(x.to(query.dtype)) for x in (dq, dk, dv)), None, None
 
 
@@ -148,7 +151,12 @@ def _by_head(x: Tensor) -> Tensor:
 def _blocks(x: Tensor, pick: slice | Tensor, part: Part) -> Tensor:
     """[N, H, ...] -> [C, H, L, ...], a view where the pick is a slice."""
     picked = x[pick] if isinstance(pick, slice) else x.index_select(0, pick)
-    return picked.unflatten(0, (part.shape[0], -1)).transpose(1, 2)
+    return picked.reshape(part.shape[0], -1, *x.shape[1:]).transpose(1, 2)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """[C, H, L, ...] -> [C L, H, ...]."""
+    return x.transpose(1, 2).flatten(0, 1)
 
 
 def _merge(out: Tensor, lse: Tensor, pick: slice | Tensor, part_out: Tensor, part_lse: Tensor) -> None:
@@ -188,7 +196,7 @@ def _split(order: Array, end: Array, group: Array) -> tuple[Part, ...]:
 
 
 def _segments(end: Array) -> tuple[Array, Array, Array]:
-    """Return first place, stop and subtree end of the maximal runs of equal `end`, which is in logical order."""
+    """Return first place, stop and subtree end of each maximal run of equal `end` (in logical order)."""
     starts = np.flatnonzero(np.diff(end, prepend=-1))
     stops, ends = np.append(starts[1:], len(end)), end[starts]
     enclosing: list[int] = []
@@ -196,7 +204,7 @@ def _segments(end: Array) -> tuple[Array, Array, Array]:
         while enclosing and enclosing[-1] <= start:
             enclosing.pop()
         if not stop <= last <= (enclosing[-1] if enclosing else len(end)):
-            raise ValueError(f"the subtree of places {start} to {stop - 1} ends at {last}, outside its parent's")
+            raise ValueError(f"the subtree of places {start}..{stop - 1} ends at {last}, not in its parent's")
         enclosing.append(last)
     return starts, stops, ends
 

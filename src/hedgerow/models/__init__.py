@@ -1,1 +1,1 @@
-"""Models that run on packed rows: built from `transformers` modules, with attention from `hedgerow.attention`."""
+"""Models that run on packed rows: modules of `transformers` with the attention of `hedgerow.attention`."""

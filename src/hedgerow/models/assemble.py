@@ -1,4 +1,4 @@
-"""Building a Molmo2 of any size, writing it to a folder that plain `transformers` reads, and reading it back."""
+"""Building a Molmo2 of any size; writing it to a folder that plain `transformers` reads, and reading it."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ from hedgerow.models.molmo2 import Molmo2
 
 SETTINGS = "hedgerow.json"
 
-# Rows of the embedding table beyond the base vocabulary; the head has none for them, so they are never generated.
+# Rows of the embedding table beyond the base vocabulary; the head has none, so they are never generated.
 VISUAL_TOKENS = (
     "<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>",
     "<|image|>", "<im_low>", "<frame_start>", "<frame_end>", "<|video|>",
@@ -28,11 +28,11 @@ VISUAL_TOKENS = (
 class ModelSpec:
     """Sizes of a Molmo2 with fresh weights; the defaults make about 1.5 million parameters.
 
-    `hidden` to `mlp` are the language model's (`head_dim` channels a head), the rest but the last two the vision
-    tower's. The connector has the vision tower's heads and the language model's MLP width. `crop_size` and `patch_size`
-    are pixels. The features of `feature_layers` (negative: from the last) are joined. `initializer_range` is the
-    standard deviation of all fresh weights: about 1 / sqrt(hidden), far less silences vision, see
-    `Molmo2.scale_report`. Embeddings and head are never tied, for the Molmo2 of `transformers` does not tie them.
+    `hidden` to `mlp` are the language model's (`head_dim` channels a head), the rest but the last two the
+    vision tower's. The connector has the vision tower's heads and the language model's MLP width. `crop_size` and
+    `patch_size` are pixels. The features of `feature_layers` (negative: from the last) are joined.
+    `initializer_range` is the standard deviation of all fresh weights: about 1 / sqrt(hidden); far less silences
+    vision, see `Molmo2.scale_report`. Embeddings and head are not tied: the Molmo2 of `transformers` has no tie.
     """
 
     hidden: int = Field(default=128, ge=1)
@@ -80,8 +80,8 @@ def build(
 
     Args:
         spec: sizes.
-        tokenizer: a `tokenizers.Tokenizer` or a fast tokenizer of `transformers`. Its visual tokens must be its last
-            ones: the base vocabulary ends where they begin.
+        tokenizer: a `tokenizers.Tokenizer` or a fast tokenizer of `transformers`. Its visual tokens must be its
+            last ones: the base vocabulary ends where they begin.
         seed: of the weights; torch's own random state is left as it was.
         attention: as for `Molmo2`.
         vision_attention: as for `Molmo2`.
@@ -105,7 +105,7 @@ def build(
 def save(model: Molmo2, folder: str | Path, *, tokenizer: Any, settings: Mapping[str, object]) -> None:
     """Write a folder that `Molmo2ForConditionalGeneration` and `AutoTokenizer` of `transformers` read.
 
-    Everything is written to a folder beside it first and then renamed, so an interrupted save leaves no half model.
+    Everything is written to a folder beside it first and then renamed, so that no half model is ever there.
 
     Args:
         model: its tensors are written in the dtype they have.
@@ -140,7 +140,7 @@ def load(
     vision_attention: Literal["sdpa", "eager"] = "sdpa",
     gradient_checkpointing: bool = False,
 ) -> Molmo2:
-    """Read a Molmo2 from a folder in the layout of `transformers`, ours or a public checkpoint; nothing is fetched.
+    """Read a Molmo2 in the layout of `transformers`, ours or a public checkpoint; nothing is fetched.
 
     Args:
         folder: with `config.json` and safetensors.
@@ -150,7 +150,7 @@ def load(
         gradient_checkpointing: as for `Molmo2`.
 
     Raises:
-        DataError: there is no model, or tensors are missing, surplus or of the wrong shape; the message names them.
+        DataError: there is no model, or tensors are missing, surplus or of the wrong shape.
     """
     if not (Path(folder) / "config.json").is_file():
         raise DataError(f"{folder} has no config.json; give the folder of a model")
@@ -204,8 +204,8 @@ def _visual_ids(tokenizer: Any) -> dict[str, int]:
     behind = [token for token, place in vocabulary.items() if place > min(ids.values()) and token not in ids]
     if behind:
         raise RecipeError(
-            f"the tokenizer has {behind[0]} behind its first visual token, where the head has no rows, so it could "
-            "never be generated; put the visual tokens last"
+            f"the tokenizer has {behind[0]} behind its first visual token, where the head has no rows, so it "
+            "could never be generated; put the visual tokens last"
         )
     return ids
 

@@ -1,12 +1,13 @@
-"""Greedy decoding of many prompts at once: prompts about the same media become a tree, so a common start is read once.
+"""Greedy decoding of many prompts at once; those about the same media become a tree, their common start its root.
 
-Letters for shapes as in `hedgerow.sequence`, and B prompts, K tokens kept for each (the longest; shorter ones are
-padded on the left).
+Letters for shapes as in `hedgerow.sequence`; also B prompts and K tokens kept for each (shorter ones are padded on
+the left).
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence as Listing
+from collections.abc import Iterator
+from collections.abc import Sequence as Listing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from hedgerow.sequence import Array, Budget, Cost, Row, Sequence, VisionInput
 class _Family(NamedTuple):
     """Prompts about the same media as one tree: their common start is the root, the rest of each a branch.
 
-    `members` are the places of the prompts in what the caller gave, `paths` the tokens of each prompt in the tree.
+    `members` are the places of the prompts in the caller's list, `paths` the tokens of each prompt in the tree.
     """
 
     tree: Sequence
@@ -41,12 +42,12 @@ def generate(
 
     Args:
         model: left in the mode (training or not) it was in.
-        prompts: encoded conversations in logical order, no trees. Those of one `example` with the same media share
-            the vision tower and the reading of their common start.
+        prompts: encoded conversations in logical order, no trees. Those of one `example` with the same media
+            share the vision tower and the reading of their common start.
         max_new_tokens: most tokens to add to each.
         stop: token that ends an answer.
-        limit: most tokens read at once, and most tokens with padding kept in a cache; lower it where memory is short.
-            What is larger alone runs alone.
+        limit: most tokens read at once, and most tokens with padding kept in a cache; lower it where memory is
+            short. What is larger alone runs alone.
 
     Returns:
         for each prompt the new tokens, without the stop token.
@@ -87,9 +88,10 @@ def _by_media(prompts: Listing[Sequence]) -> list[list[int]]:
 def _digest(vision: VisionInput | None) -> bytes:
     if vision is None:
         return b""
-    found = hashlib.blake2b(repr((vision.crops.shape, vision.pooling.shape)).encode())
-    found.update(np.ascontiguousarray(vision.crops))
-    found.update(np.ascontiguousarray(vision.pooling))
+    arrays = (vision.crops, vision.pooling)
+    found = hashlib.blake2b(repr([array.shape for array in arrays]).encode())
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
     return found.digest()
 
 
@@ -194,7 +196,7 @@ def _pick(cache: Any, index: Tensor) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class _State:
-    """What decoding keeps of prompts not yet done: cached keys and values, bool [B, K] which are real, position [B]."""
+    """What decoding keeps of unfinished prompts: keys and values, bool [B, K] which are real, next position [B]."""
 
     cache: Any
     seen: Tensor

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import Molmo2ForConditionalGeneration, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from hedgerow.attention.register import NAME, Backend, Visibility, choose, register
 from hedgerow.errors import RecipeError
@@ -23,9 +23,9 @@ ALIKE = 0.01  # and so are features of which less than this share tells crops ap
 class ScaleReport:
     """How loud vision is beside text, as standard deviations over all channels and slots of a row.
 
-    `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the part of
-    the features that differs between crops: what is left after taking away, for each place in a crop, the mean over
-    the crops; None where no place occurs in two crops.
+    `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the part
+    of the features that differs between crops: what is left after taking away, for each place in a crop, the mean
+    over the crops; None where no place occurs in two crops.
     """
 
     features: float
@@ -47,22 +47,22 @@ class ScaleReport:
         else:
             return ""
         return (
-            f"visual features have scale {given} (healthy: {QUIET} to {LOUD} times, and {ALIKE} between crops), so "
-            "the model will hardly learn to see; change initializer_range, or start from trained weights"
+            f"visual features have scale {given} (allowed: {QUIET} to {LOUD} times, {ALIKE} between crops), so the "
+            "model will hardly learn to see; change initializer_range, or start from trained weights"
         )
 
 
 class Molmo2(nn.Module):
     """The Molmo2 of `transformers` (attribute `hf`), for rows.
 
-    The configs of `hf` become private copies, for a second model built from a shared config would switch this one
-    back to a causal mask. Only the language model gets the registered attention.
+    The configs of `hf` become private copies, for a second model built from a shared config would switch this
+    one back to a causal mask. Only the language model gets the registered attention.
 
     Args:
         hf: a model from `hedgerow.models.assemble`, or from `from_pretrained`.
-        attention: name of a backend in `hedgerow.attention.register.BACKENDS`; None takes "segmented" on the CPU and
-            "dense" elsewhere.
-        vision_attention: attention of the vision tower and the connector. "eager" trains faster in bf16 on a CPU.
+        attention: name of a backend in `hedgerow.attention.register.BACKENDS`; None takes "segmented" on the CPU
+            and "dense" elsewhere.
+        vision_attention: of the vision tower and the connector. "eager" trains faster in bf16 on a CPU.
         gradient_checkpointing: run each layer again in the backward pass instead of keeping its activations.
 
     Raises:
@@ -110,7 +110,7 @@ class Molmo2(nn.Module):
         return self.hf.lm_head.weight.device  # type: ignore[no-any-return]
 
     def embed(self, row: Row) -> Tensor:
-        """Return what the language model reads, [N, D]: token embeddings, with visual features added at the slots.
+        """Return what the language model reads, [N, D]: token embeddings plus visual features at the slots.
 
         The vision tower and the connector do not run for a row without media.
         """
@@ -120,12 +120,12 @@ class Molmo2(nn.Module):
         features = self.features(row.vision)
         if len(features) != len(row.slot):
             raise ValueError(
-                f"{len(features)} features for {len(row.slot)} slots; each slot needs a pooling window"
+                f"{len(features)} features for {len(row.slot)} slots; give each slot one pooling window"
             )
         return embeddings.index_add(0, row.slot, features.to(embeddings.dtype))
 
     def features(self, vision: VisionInput) -> Tensor:
-        """Return one feature per slot, [V, D]: chosen layers of the vision tower, pooled by attention, projected."""
+        """Return one feature per slot, [V, D]: some layers of the vision tower, pooled by attention, projected."""
         config = self.hf.config
         pixels = _patches(vision.crops, config.vision_config)
         seen = self.hf.model.vision_tower(pixels, output_hidden_states=True).hidden_states
@@ -134,9 +134,19 @@ class Molmo2(nn.Module):
         return pooled.last_hidden_state  # type: ignore[no-any-return]
 
     def language(self, embeddings: Tensor, row: Row, *, cache: Any = None) -> Tensor:
-        """Run the language model on the embeddings [N, D] of a row on the model's device; returns hidden states [N, D].
+        """Run the language model on a row.
 
-        `cache`, a key-value cache of `transformers` that is still empty, is filled.
+        Args:
+            embeddings: float [N, D] of the row.
+            row: on the model's device.
+            cache: an empty key-value cache of `transformers`, which is filled.
+
+        Returns:
+            final hidden states, float [N, D].
+
+        Raises:
+            VisibilityError: attention was not what the row asks for.
+            ValueError: positions have three axes.
         """
         if row.position.ndim != 1:
             raise ValueError(
@@ -180,8 +190,8 @@ class Molmo2(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return every trainable parameter once, as "vision", "connector" and "language".
 
-        The rows of the visual tokens are part of one embedding table, so they train with the language model; the
-        paper gives them the connector's rate.
+        The rows of the visual tokens are part of the one embedding table, so they train with the language model;
+        the paper (arXiv 2601.10611) gives them the connector's rate.
         """
         model = self.hf.model
         parts = {"vision": model.vision_tower, "connector": model.multi_modal_projector, "language": self.hf}
@@ -223,13 +233,13 @@ def _own_configs(hf: Any) -> None:
 
 
 def _patches(crops: Array, config: Any) -> Tensor:
-    """Turn uint8 [C, H, W, 3] into float32 [C, patches, P * P * 3] in [-1, 1]; patches and pixels row by row."""
+    """Turn uint8 [C, H, W, 3] into float32 [C, patches, P * P * 3] in [-1, 1], patches and pixels row by row."""
     count, height, width, channels = crops.shape
     size = config.patch_size
     if [height, width] != list(config.image_size):
         raise RecipeError(
-            f"crops of {height}x{width} pixels, but the vision tower takes {'x'.join(map(str, config.image_size))}; "
-            "encode with the processor of this model"
+            f"crops of {height}x{width} pixels, but the vision tower takes "
+            f"{'x'.join(map(str, config.image_size))}; encode with the processor of this model"
         )
     pixels = crops.reshape(count, height // size, size, width // size, size, channels).transpose(2, 3)
     flat: Tensor = pixels.reshape(count, -1, size * size * channels)

@@ -42,9 +42,9 @@ class Loaded:
 class RowLoader:
     """Rows of one rank, epoch after epoch. Iterating gives the rest of the current epoch, then the next.
 
-    The plan of an epoch is a pure function of (costs, budget, seed, epoch, pool). Every step takes the next `world`
-    rows of it, and row r goes to rank r % world. In the last step of an epoch the ranks without a row get
-    `row=None`: all ranks make the same number of steps. Examples are encoded when their row is due.
+    The plan of an epoch is a pure function of (costs, budget, seed, epoch, pool). Every step takes the next
+    `world` rows of it, and row r goes to rank r % world. In the last step of an epoch the ranks without a row
+    get `row=None`: all ranks make the same number of steps. Examples are encoded when their row is due.
 
     Args:
         encode: decodes and encodes the example of an index; picklable, and a pure function of the index.
@@ -56,8 +56,8 @@ class RowLoader:
         rank: of this process, below `world`.
         world: number of processes that share the rows.
         pad: fill each row up to the budget, as in `Row.join`.
-        on_bad: "raise" the DataError of an example that cannot be encoded, or that holds more than its cost said
-            so that the row would overflow; or "skip" that example alone, and name it in `dropped`.
+        on_bad: "raise" the DataError of an example that cannot be encoded, or that holds more than its cost
+            said so that the row would overflow; or "skip" that example alone, and name it in `dropped`.
         prefetch: rows that each worker makes ahead.
 
     Raises:
@@ -109,6 +109,11 @@ class RowLoader:
     def __iter__(self) -> Iterator[Loaded]:
         epoch, start = self._epoch, self._row
         ends = len(self.plan(epoch).rows)
+        if start >= ends:
+            raise RecipeError(
+                f"cannot resume at row {start} of epoch {epoch}, which has {ends} rows: costs have changed since it "
+                "was saved; restore the data, or start a new run"
+            )
         feed = self._feed(self._jobs(epoch, start))
         try:
             for step, loaded in enumerate(feed, start=1):
@@ -123,8 +128,8 @@ class RowLoader:
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader is, as plain JSON values.
 
-        Rows handed over count as used, prefetched ones do not. The state is the same on every rank, and restores
-        on another number of workers or ranks.
+        Rows handed over count as used, prefetched ones do not. The state is the same on every rank, and
+        restores on another number of workers or ranks.
         """
         return {"epoch": self._epoch, "row": self._row, **self._order()}
 
@@ -213,7 +218,7 @@ class _Rows(Dataset[Loaded | HedgerowError]):
         return Loaded(row, job.number, job.epoch, tuple(dropped))
 
     def _overflowing(self, found: list[tuple[int, Cost, Sequence]]) -> dict[int, str]:
-        """Say which examples to leave out: of those larger than planned, each that finds no room in the row."""
+        """Say which examples to leave out: of those larger than planned, each that finds no room."""
         if self.budget.fits(sum((sequence.cost for _, _, sequence in found), Cost())):
             return {}
         held, larger, over = Cost(), [], {}
@@ -228,8 +233,8 @@ class _Rows(Dataset[Loaded | HedgerowError]):
             else:
                 excess = self.budget.excess(held + sequence.cost)
                 over[index] = (
-                    f"example {sequence.example} was planned as {planned} but holds {sequence.cost}, and its row "
-                    f"has no room ({excess}): measure it again, or leave it out with on_bad='skip'"
+                    f"example {sequence.example} was planned as {planned} but holds {sequence.cost}, and its "
+                    f"row has no room ({excess}): measure it again, or leave it out with on_bad='skip'"
                 )
         return over
 

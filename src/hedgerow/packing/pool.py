@@ -16,7 +16,7 @@ from hedgerow.errors import BudgetError, RecipeError
 from hedgerow.sequence import Budget, Cost
 
 Key = str | int
-Sizes = tuple[int, ...]  # what an example takes of each budget, in the budget's order
+Sizes = tuple[int, ...]  # what an example takes of each budget, in the order of their names
 
 _LEVELS = (2048, 512)  # finest grid of the most and the second most strained budget; below these it is exact
 _WAIT = 4  # an example leaves at the latest this many packs, times the pool, after it came
@@ -50,6 +50,7 @@ class Packer:
             )
         self.budget = budget
         self.pool = pool
+        self._names = sorted(budget)  # in whatever order a budget names its parts, the packs are the same
         self._waiting: list[_Waiting] = []  # in order of arrival
         self._packs = 0
 
@@ -63,7 +64,7 @@ class Packer:
             BudgetError: the example alone exceeds the budget; the pool stays as it was.
         """
         check_fits(key, cost, self.budget)
-        sizes = tuple(cost.get(name, 0) for name in self.budget)
+        sizes = tuple(cost.get(name, 0) for name in self._names)
         self._waiting.append(_Waiting(key, sizes, self._packs + _WAIT * self.pool))
         return self._pack() if len(self._waiting) >= self.pool else None
 
@@ -86,7 +87,7 @@ class Packer:
             RecipeError: it was saved with another budget or pool.
         """
         saved, own = (Budget(**state["budget"]), state["pool"]), (self.budget, self.pool)
-        if saved != own or list(saved[0]) != list(own[0]):
+        if saved != own:
             raise RecipeError(
                 f"packing was saved with {saved[0]} and pool={saved[1]}, "
                 f"here it has {own[0]} and pool={own[1]}: resume with the saved ones"
@@ -99,7 +100,8 @@ class Packer:
         # If that is the last pack for any, the oldest goes now. So none misses its bound, whatever the sizes.
         urgent = any(item.last <= self._packs + 1 + i for i, item in enumerate(self._waiting))
         sizes = [item.sizes for item in self._waiting]
-        chosen = set(choose(sizes, tuple(self.budget.values()), forced=0 if urgent else None))
+        limits = tuple(self.budget[name] for name in self._names)
+        chosen = set(choose(sizes, limits, forced=0 if urgent else None))
         keys = [item.key for i, item in enumerate(self._waiting) if i in chosen]
         self._waiting = [item for i, item in enumerate(self._waiting) if i not in chosen]
         self._packs += 1

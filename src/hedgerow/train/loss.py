@@ -3,9 +3,9 @@
 Letters as in `hedgerow.sequence`: N tokens, M supervised targets, S samples; D is the width of the model.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,31 @@ class RowLoss:
     numerator: Tensor
     z_term: Tensor
     sums: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over targets: `weighted` of w ce, `nll` of ce, `weight` of w; `tokens` are those with w > 0.
+
+    `samples` is the number of samples that have a target. What is reported and divided by derives from these.
+    """
+
+    weighted: float = 0.0
+    nll: float = 0.0
+    weight: float = 0.0
+    targets: int = 0
+    tokens: int = 0
+    samples: int = 0
+
+    @staticmethod
+    def total(parts: Iterable["Sums"]) -> "Sums":
+        """Add up, in the given order."""
+        columns = list(zip(*map(astuple, parts), strict=True))
+        return Sums(*map(sum, columns)) if columns else Sums()
+
+    def divisor(self, normalize: Literal["weights", "samples", "tokens"]) -> float:
+        """Return what the summed loss is divided by."""
+        return {"weights": self.weight, "samples": float(self.samples), "tokens": float(self.tokens)}[normalize]
 
 
 def weighted_loss(hidden: Tensor, row: Row, head: Head, *, z_loss: float = 0.0, chunk: int = 1024) -> RowLoss:
@@ -67,6 +92,15 @@ def cross_entropy(hidden: Tensor, row: Row, head: Head, *, chunk: int = 1024) ->
     ]
     pairs = cast("list[tuple[Tensor, Tensor]]", found)
     return torch.cat([ce for ce, _ in pairs]), torch.cat([lse for _, lse in pairs])
+
+
+def by_task(loss: RowLoss, row: Row) -> dict[tuple[str, str], Sums]:
+    """Return the sums of a row for each (task, data set), read from the device."""
+    parts: dict[tuple[str, str], list[Sums]] = {}
+    for sample, (weighted, nll, weight, targets, tokens) in zip(row.samples, loss.sums.T.tolist(), strict=True):
+        sums = Sums(weighted, nll, weight, int(targets), int(tokens), int(targets > 0))
+        parts.setdefault((sample.task, sample.source), []).append(sums)
+    return {key: Sums.total(found) for key, found in parts.items()}
 
 
 def _token_losses(hidden: Tensor, target: Tensor, head: Head) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The few collective operations training needs; without a process group they do nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -19,12 +19,6 @@ def rank() -> int:
 def world() -> int:
     """Return how many processes train together."""
     return dist.get_world_size() if _together() else 1
-
-
-def barrier() -> None:
-    """Wait until every process is here."""
-    if _together():
-        dist.barrier()
 
 
 def gather(value: _T) -> list[_T]:
@@ -46,6 +40,13 @@ def sum_in_place(tensors: Sequence[Tensor]) -> None:
         parts = flat.split([tensor.numel() for tensor in bucket])
         for tensor, part in zip(bucket, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def share_first(tensors: Iterable[Tensor]) -> None:
+    """Give every process the values of rank 0."""
+    if _together():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -77,27 +77,25 @@ def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
     return branches
 
 
-HALVES = {
-    "left": lambda x, y: x < 0.5,
-    "right": lambda x, y: x >= 0.5,
-    "upper": lambda x, y: y < 0.5,
-    "lower": lambda x, y: y >= 0.5,
-}
+def _inside(point: Record, half: str) -> bool:
+    place = point["x"] if half in ("left", "right") else point["y"]
+    return bool(place < 0.5) == (half in ("left", "upper"))
 
 
 def _counting(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    """How many things of a kind are visible, or stand in one half of the frame."""
-    kinds = scene.game.kinds
-    kind = kinds[rng.integers(len(kinds))]
+    """For each kind of thing, how many are visible, or stand in one half of the frame."""
+    return [_count(scene, kind, rng) for kind in scene.game.kinds]
+
+
+def _count(scene: Scene, kind: Kind, rng: np.random.Generator) -> Record:
     index = int(rng.integers(len(scene.times)))
-    half = str(rng.choice(list(HALVES)))
     points = [_point(scene, label, index) for label in kind.labels if label in scene.boxes[index]]
-    if kind.many == "balls":
-        question, count = f"How many balls are visible at {scene.times[index]:.1f} seconds?", len(points)
-    else:
-        count = sum(HALVES[half](point["x"], point["y"]) for point in points)
-        question = f"How many {kind.many} are in the {half} half at {scene.times[index]:.1f} seconds?"
-    return [_branch("counting", question, str(count))]
+    where = "visible"
+    if kind.halves:
+        half = str(rng.choice(kind.halves))
+        points = [point for point in points if _inside(point, half)]
+        where = f"in the {half} half"
+    return _branch("counting", f"How many {kind.many} are {where} at {scene.times[index]:.1f} seconds?", str(len(points)))
 
 
 def _tracking(scene: Scene, rng: np.random.Generator) -> Record:
@@ -119,8 +117,8 @@ def _which_game(game: Game, games: Sequence[str], rng: np.random.Generator) -> R
 
 
 def _subjects(scene: Scene) -> list[str]:
-    kinds: Sequence[Kind] = [kind for kind in scene.game.kinds if kind.many != "cars"]
-    return [label for kind in kinds for label in kind.labels]
+    """What a caption tells of: not each of ten cars."""
+    return [label for kind in scene.game.kinds if len(kind.labels) <= 2 for label in kind.labels]
 
 
 def clip_caption(scene: Scene) -> str:

@@ -63,18 +63,18 @@ class Player:
     def __init__(self, game: Game, policy: Policy, actions: list[Action], rng: np.random.Generator) -> None:
         self.game, self.policy, self.rng = game, policy, rng
         self.actions = {action.name: action for action in actions}
-        self.mood, self.left, self.goal, self.last = "roam", 0, (0.0, 0.0), (0.0, 0.0)
+        self.left, self.last = 0, (0.0, 0.0)
 
     def choose(self, boxes: dict[str, Box]) -> Action:
         """The action for the next step."""
         if self.left == 0:
-            self._turn()
+            self._turn()  # sets mood, goal, offset and pressed
         self.left -= 1
         target = self.game.target
         if self.game.serve and target not in boxes and self.rng.random() < self.policy.serve:
             return self.actions["FIRE"]
         if self.mood == "mash":
-            return self.mashed
+            return self.pressed
         hero = boxes.get(self.game.hero)
         if hero is None:
             return self.actions["NOOP"]
@@ -87,7 +87,7 @@ class Player:
         self.left = int(self.rng.integers(*policy.hold))
         self.goal = (self.rng.uniform(field[0], field[2]), self.rng.uniform(field[1], field[3]))
         self.offset = self.rng.normal(0.0, policy.noise, 2)
-        self.mashed = list(self.actions.values())[self.rng.integers(len(self.actions))]
+        self.pressed = list(self.actions.values())[self.rng.integers(len(self.actions))]
 
     def _aim(self, boxes: dict[str, Box]) -> tuple[float, float]:
         target = boxes.get(self.game.target or "")
@@ -101,8 +101,7 @@ class Player:
         speed = (here[0] - self.last[0], here[1] - self.last[1])
         self.last = here
         dx, dy = aim[0] - here[0] - 4 * speed[0], aim[1] - here[1] - 4 * speed[1]
-        if self.game.name == "pong":
-            # Pong is played with a knob: turning right goes up.
+        if self.game.upright:
             dx, dy = -dy, 0.0
         across = "RIGHT" if dx > 3 else "LEFT" if dx < -3 else ""
         along = "DOWN" if dy > 3 else "UP" if dy < -3 else ""
@@ -117,11 +116,12 @@ def _centre(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _emulator(game: str, seed: int) -> ALEInterface:
+def _emulator(game: Game, *, seed: int, mode: int) -> ALEInterface:
     emulator = ALEInterface()
     emulator.setInt("random_seed", seed)
     emulator.setFloat("repeat_action_probability", 0.0)
-    emulator.loadROM(roms.get_rom_path(game))
+    emulator.loadROM(roms.get_rom_path(game.name))
+    emulator.setMode(mode)
     emulator.reset_game()
     return emulator
 
@@ -145,10 +145,10 @@ class Tape:
 def play(game: Game, request: Request) -> tuple[Tape, np.random.Generator]:
     """One play, long enough for the clips asked for with a pause before each."""
     rng = np.random.default_rng([request.seed, sorted(POLICIES).index(request.policy)])
-    emulator = _emulator(game.name, request.seed)
+    emulator = _emulator(game, seed=request.seed, mode=int(rng.choice(game.modes)))
     player = Player(game, POLICIES[request.policy], emulator.getMinimalActionSet(), rng)
     slot = request.frames + _pause(request)
-    warm = WARM_UP + int(rng.integers(0, 120))
+    warm = WARM_UP + int(rng.integers(game.skip))
     tape, memory = Tape(), emulator.getRAM().tolist()
     boxes = game.locate(memory, memory)
     for step in range(warm + request.clips * slot * request.every):
@@ -167,9 +167,8 @@ def _pause(request: Request) -> int:
 
 
 def _returns(boxes: list[dict[str, Box]], label: str) -> bool:
-    seen = [label in frame for frame in boxes]
-    first, last = (seen.index(True), len(seen) - seen[::-1].index(True)) if any(seen) else (0, 0)
-    return not all(seen[first:last])
+    seen = [index for index, frame in enumerate(boxes) if label in frame]
+    return bool(seen) and seen[-1] - seen[0] >= len(seen)
 
 
 def _moves(boxes: list[dict[str, Box]]) -> bool:
@@ -177,7 +176,7 @@ def _moves(boxes: list[dict[str, Box]]) -> bool:
 
 
 def starts(game: Game, tape: Tape, request: Request, rng: np.random.Generator) -> Iterator[int]:
-    """Where each clip starts: one in each stretch of the tape, half of them where something leaves and returns."""
+    """Where each clip starts: one in each stretch of the tape, often where something leaves and returns."""
     slot = request.frames + _pause(request)
     for first in range(0, request.clips * slot, slot):
         places = [first + int(shift) for shift in rng.permutation(slot - request.frames + 1)]
@@ -202,7 +201,8 @@ def main() -> None:
     """Answer requests until standard input closes."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     game = GAMES[sys.argv[1]]
-    for line in sys.stdin:
+    # Read every request first: the other side writes them all before it reads an answer.
+    for line in sys.stdin.readlines():
         fields = json.loads(line)
         answer(game, Request(**{**fields, "sampled": tuple(fields["sampled"])}), sys.stdout.buffer)
 

@@ -1,6 +1,8 @@
 """Where things are on the screen of five Atari games, read from the console's 128 bytes of memory.
 
 Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing that is not drawn has no box.
+They equal the extent of the thing's colour on the screen, but for two cases: a boxer who was just hit shakes by 2 px, and a
+thing behind another one keeps its whole box.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,19 +15,24 @@ Memory = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Things that one word names: `many` is its plural, `labels` the things."""
+    """Things that one word names: `many` is its plural, `labels` the things.
+
+    `halves` are the halves of the frame between which they move; without any, only their number is of interest.
+    """
 
     many: str
     labels: tuple[str, ...]
+    halves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Game:
     """A game: what can be named in it and where it is.
 
-    `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read;
-    `before` is the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what a
-    player follows, `serve` whether the fire button brings the target back.
+    `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read; `before` is
+    the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what a player follows.
+    `serve` says that the fire button brings the target back, `upright` that turning the knob right goes up. A play is in
+    one of `modes` of the cartridge and is watched only after up to `skip` emulator steps.
     """
 
     name: str
@@ -36,6 +43,9 @@ class Game:
     field: Box
     locate: Callable[[Memory, Memory], dict[str, Box]]
     serve: bool = False
+    upright: bool = False
+    modes: tuple[int, ...] = (0,)
+    skip: int = 120
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -140,18 +150,56 @@ def _tennis(memory: Memory, before: Memory) -> dict[str, Box]:
     return _seen({"pink player": pink, "blue player": blue}, TENNIS_FIELD)
 
 
-GAMES = {
-    game.name: game
-    for game in (
-        Game("pong", "Pong", (Kind("paddles", ("green paddle", "orange paddle")), Kind("balls", ("ball",))),
-             "green paddle", "ball", (140, 40, 144, 188), _pong),
-        Game("boxing", "Boxing", (Kind("boxers", ("white boxer", "black boxer")),),
-             "white boxer", "black boxer", BOXING_FIELD, _boxing),
-        Game("breakout", "Breakout", (Kind("paddles", ("paddle",)), Kind("balls", ("ball",))),
-             "paddle", "ball", (8, 189, 152, 193), _breakout, serve=True),
-        Game("freeway", "Freeway", (Kind("cars", CARS), Kind("chickens", ("left chicken", "right chicken"))),
-             "left chicken", None, (44, 20, 50, 190), _freeway),
-        Game("tennis", "Tennis", (Kind("players", ("pink player", "blue player")),),
-             "pink player", "blue player", (20, 20, 140, 180), _tennis),
-    )
-}  # fmt: skip
+ACROSS, ALONG = ("left", "right"), ("upper", "lower")
+PONG = Game(
+    name="pong",
+    title="Pong",
+    kinds=(Kind("paddles", ("green paddle", "orange paddle"), ALONG), Kind("balls", ("ball",))),
+    hero="green paddle",
+    target="ball",
+    field=(140, 40, 144, 188),
+    locate=_pong,
+    upright=True,
+)
+BOXING = Game(
+    name="boxing",
+    title="Boxing",
+    kinds=(Kind("boxers", ("white boxer", "black boxer"), ACROSS + ALONG),),
+    hero="white boxer",
+    target="black boxer",
+    field=BOXING_FIELD,
+    locate=_boxing,
+)
+BREAKOUT = Game(
+    name="breakout",
+    title="Breakout",
+    kinds=(Kind("paddles", ("paddle",), ACROSS), Kind("balls", ("ball",))),
+    hero="paddle",
+    target="ball",
+    field=(8, 189, 152, 193),
+    locate=_breakout,
+    serve=True,
+)
+TENNIS = Game(
+    name="tennis",
+    title="Tennis",
+    kinds=(Kind("players", ("pink player", "blue player"), ACROSS + ALONG),),
+    hero="pink player",
+    target="blue player",
+    field=(20, 20, 140, 180),
+    locate=_tennis,
+    skip=1500,
+)
+# The cars go by the clock, whatever the player does: only other modes and other moments show other traffic.
+FREEWAY = Game(
+    name="freeway",
+    title="Freeway",
+    kinds=(Kind("cars", CARS, ACROSS), Kind("chickens", ("left chicken", "right chicken"), ALONG)),
+    hero="left chicken",
+    target=None,
+    field=(44, 20, 50, 190),
+    locate=_freeway,
+    modes=(0, 4),
+    skip=4000,
+)
+GAMES = {game.name: game for game in (PONG, BOXING, BREAKOUT, TENNIS, FREEWAY)}

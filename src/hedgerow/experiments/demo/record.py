@@ -21,6 +21,7 @@ EVERY = 5
 RATE = 60 // EVERY
 SAMPLE = 2
 SCALE = 2
+PROCESSES = 2
 CLIPS_A_PLAY = 8
 TRAIN_POLICIES = ("roam", "follow", "mash")
 HELDOUT_POLICIES = ("chase", "wander")
@@ -96,7 +97,7 @@ def record(
         for split, clips in (("train", train_clips), ("heldout", heldout_clips))
         for name in games
     ]
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=PROCESSES) as pool:
         done = list(pool.map(_record, jobs))
     clips = {"train": [], "heldout": []}
     for job, (trees, _) in zip(jobs, done, strict=True):
@@ -164,10 +165,11 @@ def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], np.ndarray, np.ndar
         process.stdin.write("".join(json.dumps(request) + "\n" for request in _requests(job)).encode())
         process.stdin.close()
         for _ in range(job.clips):
-            head = json.loads(process.stdout.readline() or b"null")
-            if head is None:
-                raise HedgerowError(f"the emulator of {job.game.name} stopped; its last lines are above")
-            screens = np.frombuffer(process.stdout.read(size), np.uint8).reshape(job.frames, HEIGHT, WIDTH)
+            head = json.loads(process.stdout.readline() or b"{}")
+            pixels = process.stdout.read(size)
+            if len(pixels) < size:
+                raise HedgerowError(f"the emulator of {job.game.name} stopped; its reason stands above")
+            screens = np.frombuffer(pixels, np.uint8).reshape(job.frames, HEIGHT, WIDTH)
             boxes = [{label: tuple(box) for label, box in frame.items()} for frame in head["boxes"]]
             yield boxes, np.array(head["palette"], np.uint8).reshape(256, 3), screens
 

@@ -1,0 +1,184 @@
+"""Checkpoints of a run: written whole or not at all, and found again.
+
+    OUT/checkpoints/step-00000100/model.safetensors    weights
+                                  state.pt             optimisers, loader, step
+                                  recipe.json          the recipe
+                                  manifest.json        fingerprint of the run, size of each file
+    OUT/checkpoints/latest                             name of the newest folder
+
+A folder is written under another name, synced to disk and renamed: one that has its name is complete. A folder that was
+copied here only in part is told by the sizes in its manifest, and passed over.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from hedgerow.errors import RecipeError
+from hedgerow.recipe import Recipe
+
+# What may change between two legs of one run: it changes no row, no loss and no weight on one machine.
+FREE = (
+    "out", "init", "save_every", "keep", "log_every", "threads", "packing.workers", "data.evaluate",
+    "model.checkpoint", "model.gradient_checkpointing",
+)  # fmt: skip
+_FILES = ("model.safetensors", "state.pt", "recipe.json")
+_NEW = ".new-"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a run needs to go on, besides its weights; `optimizers` and `loader` are state dicts."""
+
+    step: int
+    optimizers: Mapping[str, Any]
+    loader: Mapping[str, Any]
+
+
+def save(out: Path, model: nn.Module, state: State, recipe: Recipe) -> Path:
+    """Write a checkpoint, remove all but the last `recipe.keep`, and return its folder."""
+    folder = _folders(out) / f"step-{state.step:08d}"
+    fresh = folder.with_name(_NEW + folder.name)
+    _remove(fresh)
+    fresh.mkdir(parents=True)
+    save_model(model, str(fresh / "model.safetensors"))
+    parts = {"step": state.step, "optimizers": dict(state.optimizers), "loader": dict(state.loader)}
+    torch.save(parts, fresh / "state.pt")
+    (fresh / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=2), encoding="utf-8")
+    sizes = {name: (fresh / name).stat().st_size for name in _FILES}
+    manifest = {"fingerprint": fingerprint(recipe), "sizes": sizes}
+    (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    for path in (*fresh.iterdir(), fresh):
+        _sync(path)
+    _remove(folder)  # of an earlier, abandoned leg: a resumed run starts behind every complete one
+    os.replace(fresh, folder)
+    _point(folder)
+    _tidy(folder, keep=recipe.keep)
+    return folder
+
+
+def newest(out: Path) -> Path | None:
+    """Return the newest complete checkpoint of a run, None if there is none."""
+    complete = (folder for folder in reversed(_saved(out)) if _is_complete(folder))
+    return next(complete, None)
+
+
+def load_state(folder: Path, recipe: Recipe) -> State:
+    """Read the state of a checkpoint.
+
+    Raises:
+        RecipeError: it belongs to a run of another recipe or other data; the message says what differs.
+    """
+    then = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+    now = fingerprint(recipe)
+    changed = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    if changed:
+        shown = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in changed[:3])
+        raise RecipeError(f"{folder} is of another run: {shown}; set it back, or give a new folder as 'out'")
+    parts = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    return State(parts["step"], parts["optimizers"], parts["loader"])
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Read the weights of a checkpoint into a model.
+
+    Raises:
+        RecipeError: they are of another model; the message says what differs.
+    """
+    try:
+        load_model(model, folder / "model.safetensors")
+    except (RuntimeError, SafetensorError) as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RecipeError(f"{folder} holds another model: {' '.join(told[-2:])}; use its recipe's model") from None
+
+
+def discard(out: Path) -> None:
+    """Remove all checkpoints of a run, to start it over."""
+    _remove(_folders(out))
+
+
+def fingerprint(recipe: Recipe) -> dict[str, str]:
+    """Return by dotted name all that decides what a run computes; files count by content, wherever they lie."""
+    found = {name: value for name, value in _flat(recipe.to_dict()) if not _is_free(name)}
+    for number, source in enumerate(recipe.data.train):
+        found[f"data.train.{number}.path"] = _digest(source.path)
+    if recipe.model.tokenizer != "tiny":
+        path = Path(recipe.model.tokenizer)
+        found["model.tokenizer"] = _digest(path / "tokenizer.json" if path.is_dir() else path)
+    return found
+
+
+def _is_free(name: str) -> bool:
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _flat(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, json.dumps(value)
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return "no file"
+    with path.open("rb") as file:
+        return f"content {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def _folders(out: Path) -> Path:
+    return out / "checkpoints"
+
+
+def _saved(out: Path) -> list[Path]:
+    return sorted(_folders(out).glob("step-*"))
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sizes"]
+        return all((folder / name).stat().st_size == sizes[name] for name in _FILES)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _point(folder: Path) -> None:
+    fresh = folder.with_name(f"{_NEW}latest")
+    fresh.write_text(folder.name + "\n", encoding="utf-8")
+    _sync(fresh)
+    os.replace(fresh, folder.with_name("latest"))
+    _sync(folder.parent)
+
+
+def _tidy(folder: Path, *, keep: int) -> None:
+    """Remove all checkpoints but the last ones up to `folder`; one behind it cannot be complete."""
+    saved = sorted(folder.parent.glob("step-*"))
+    last = saved.index(folder) + 1
+    for old in (*saved[: max(last - keep, 0)], *saved[last:], *folder.parent.glob(f"{_NEW}*")):
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

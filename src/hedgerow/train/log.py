@@ -1,0 +1,149 @@
+"""What a step reports, the file it is written to, and the lines or the bar that a person watches.
+
+`metrics.jsonl` has one object a line:
+
+| key | meaning |
+|---|---|
+| step, epoch | step from 1, epoch of its last row from 0 |
+| loss, z_loss | what was minimised, and the part of it that is z-loss |
+| tasks, sources | by task and by data set: `loss` = sum w ce / sum w, `nll` = mean ce, `targets` |
+| fill | share used of each budget, by name |
+| tokens_per_second, crops_per_second | over all processes, waiting included, padding not |
+| waiting | share of the step's time that was spent waiting for data |
+| grad_norm | before clipping |
+| lr | of each group |
+| memory_mb | peak: of the device's tensors on a GPU, resident of this process on a CPU |
+| dropped | why examples were left out of this step |
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+
+from hedgerow.sequence import Budget, Cost
+from hedgerow.train.loss import Sums
+
+try:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+except ImportError:  # comes with the extra `cli`; without it a terminal gets plain lines
+    Progress = None  # type: ignore[assignment,misc]
+
+_PAUSE = 10.0  # seconds between plain lines
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimiser step over all processes. `sums` are by task and data set; see the table above for the rest."""
+
+    number: int
+    epoch: int
+    loss: float
+    z_loss: float
+    sums: Mapping[tuple[str, str], Sums]
+    cost: Cost
+    budget: Budget
+    seconds: float
+    waiting: float
+    grad_norm: float
+    rates: Mapping[str, float]
+    memory: int
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def fill(self) -> dict[str, float]:
+        """Share used of each budget by all rows of the step."""
+        return {name: self.cost.get(name, 0) / most for name, most in self.budget.items() if most}
+
+    def per_second(self, name: str) -> float:
+        """Return the speed in tokens or crops a second."""
+        return self.cost.get(name, 0) / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line of `metrics.jsonl`."""
+        return {
+            "step": self.number,
+            "epoch": self.epoch,
+            "loss": self.loss,
+            "z_loss": self.z_loss,
+            "tasks": self._means(lambda task, _: task),
+            "sources": self._means(lambda _, source: source),
+            "fill": {name: round(share, 4) for name, share in self.fill.items()},
+            "tokens_per_second": round(self.per_second("tokens"), 1),
+            "crops_per_second": round(self.per_second("crops"), 1),
+            "waiting": round(self.waiting, 4),
+            "grad_norm": self.grad_norm,
+            "lr": dict(self.rates),
+            "memory_mb": round(self.memory / 2**20, 1),
+            "dropped": list(self.dropped),
+        }
+
+    def _means(self, name: Callable[[str, str], str]) -> dict[str, dict[str, float]]:
+        parts: dict[str, list[Sums]] = {}
+        for key, sums in self.sums.items():
+            parts.setdefault(name(*key), []).append(sums)
+        return {key: _mean(Sums.total(found)) for key, found in sorted(parts.items())}
+
+
+def _mean(sums: Sums) -> dict[str, float]:
+    loss = sums.weighted / sums.weight if sums.weight else 0.0
+    return {"loss": loss, "nll": sums.nll / max(sums.targets, 1), "targets": sums.targets}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that tensors held on a GPU, or that this process held on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class MetricsFile:
+    """Writes `metrics.jsonl`, each line in one piece.
+
+    Args:
+        path: the file; lines of an earlier leg stay.
+        after: the step the run goes on from; later lines, and a line that was cut off, are removed.
+    """
+
+    def __init__(self, path: Path, *, after: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            fresh = path.with_name(f".new-{path.name}")
+            fresh.write_bytes(_lines_until(path.read_bytes(), after))
+            os.replace(fresh, path)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, step: Step) -> None:
+        """Append a line."""
+        os.write(self._file, (json.dumps(step.to_dict()) + "\n").encode())
+
+    def sync(self) -> None:
+        """Make sure that the lines outlive a power cut."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def _lines_until(content: bytes, last: int) -> bytes:
+    kept = []
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n") or json.loads(line)["step"] > last:
+            break
+        kept.append(line)
+    return b"".join(kept)
+
+
+class Progress_(Protocol):
+    pass
