@@ -5,10 +5,10 @@ relative to the recipe's folder when they stand in the file, and to the working 
 `out` is always relative to the working directory.
 """
 
-import json
+import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -39,11 +39,10 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """A JSONL file of trees. Of all sources either `rate` (share of the examples) is given, or `repeat` (per epoch)."""
+    """A JSONL file of trees; each is used `repeat` times in an epoch."""
 
     path: Path
-    rate: PositiveFloat | None = None
-    repeat: PositiveInt | None = None
+    repeat: PositiveInt = 1
 
 
 def _listed(value: object) -> object:
@@ -56,16 +55,6 @@ class Data(Section):
     train: tuple[Source, ...] = Field(min_length=1)
     evaluate: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
     on_bad: Literal["raise", "skip"] = "raise"
-
-    @model_validator(mode="after")
-    def _one_way_to_mix(self) -> "Data":
-        rated = [source for source in self.train if source.rate is not None]
-        both = [source for source in rated if source.repeat is not None]
-        if both:
-            raise ValueError(f"{both[0].path.name} has a rate and a repeat; give one of them")
-        if rated and len(rated) < len(self.train):
-            raise ValueError("some sources have a rate and some do not; give all a rate, or none")
-        return self
 
 
 class Model(Section):
@@ -257,6 +246,8 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         return Recipe.model_validate(_anchored(raw, Path()))
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, _names(Recipe))}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{path}: vision: {error}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -290,33 +281,29 @@ def _yaml() -> Any:
 
 
 def _put(raw: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value by its dotted name; sections that are not there yet are made."""
     *above, last = name.split(".")
     place: Any = raw
-    for number, key in enumerate(above):
-        inner = _child(place, key, name)
-        if not isinstance(inner, dict | list):
-            if inner is not None:
-                raise RecipeError(f"--{name}: {'.'.join(above[: number + 1])} is the value {inner!r} and has no keys")
-            inner = place[key] = {}
-        place = inner
-    if isinstance(place, list):
-        _child(place, last, name)
-        place[int(last)] = value
-    else:
-        place[last] = value
+    for key in above:
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[_key(place, key, name)]
+    place[_key(place, last, name)] = value
 
 
-def _child(place: Any, key: str, name: str) -> Any:
+def _key(place: Any, key: str, name: str) -> str | int:
     if isinstance(place, dict):
-        return place.get(key)
+        return key
+    if not isinstance(place, list):
+        raise RecipeError(f"--{name}: '{key}' stands below the value {place!r}, which has no keys; shorten the name")
     if not key.isdecimal() or int(key) >= len(place):
         raise RecipeError(f"--{name}: '{key}' is no place in a list of {len(place)}; give 0 to {len(place) - 1}")
-    return place[int(key)]
+    return int(key)
 
 
 def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return a copy in which relative paths of inputs are joined to a folder and absolute."""
-    raw = json.loads(json.dumps(raw, default=str))
+    raw = copy.deepcopy(raw)
     data, model = raw.get("data"), raw.get("model")
     if isinstance(data, dict):
         sources = data.get("train")
@@ -340,12 +327,11 @@ def _anchor(place: Any, key: str, folder: Path) -> None:
 
 
 def _names(kind: Any) -> set[str]:
-    """Every key a recipe may have, at any depth."""
-    fields = getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", None)
-    if fields is None:
-        inner = get_args(kind) if isinstance(kind, UnionType) or get_args(kind) else ()
-        return {name for item in inner for name in _names(item)}
-    found = set(fields)
-    for field in fields.values():
-        found |= _names(getattr(field, "annotation", None) or getattr(field, "type", None))
-    return found
+    """Every key a recipe may have, at any depth: those of a section, a dataclass, or what a generic holds."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kinds = {name: field.annotation for name, field in kind.model_fields.items()}
+    elif dataclasses.is_dataclass(kind):
+        kinds = {field.name: None for field in dataclasses.fields(kind)}
+    else:
+        return {name for inner in get_args(kind) for name in _names(inner)}
+    return {*kinds, *(name for inner in kinds.values() for name in _names(inner))}

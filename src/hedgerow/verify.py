@@ -168,7 +168,9 @@ def _backend_result(model: Molmo2, row: Row, name: str) -> tuple[Tensor, Tensor]
     was, model.attention = model.attention, name
     try:
         row, embeddings, hidden = _watched(model, row)
-        (gradient,) = torch.autograd.grad(hidden[row.source].square().sum(), embeddings)
+        # A fixed mixture of channels: the norm of a state is what the last layer keeps constant.
+        mixture = torch.linspace(-1.0, 1.0, hidden.numel(), device=hidden.device).reshape(hidden.shape).sin()
+        (gradient,) = torch.autograd.grad((hidden * mixture).sum(), embeddings)
     finally:
         model.attention = was
     return hidden.detach(), gradient

@@ -141,7 +141,7 @@ def test_most_hits_come_before_least_distance():
 
 
 def test_no_distance_outweighs_one_hit_more():
-    # the first point stands on the first instance; both hit only if it takes the second, across the whole frame
+    # the first point stands on the first instance; both hit only if it takes the second, far away
     true = [at(0, 0, box=(0, 0, 1, 1)), at(1000, 400, box=box(0, 0, 1000, 400))]
     found = [at(0, 0), at(990, 490)]
     assert matches(found, true, size=SIZE) == ((0, 1), (1, 0))

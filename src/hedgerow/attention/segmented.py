@@ -1,16 +1,16 @@
 """Exact attention on packed trees from plain squares and rectangles: no mask, nothing of size N x N.
 
-In logical order, let a segment be a maximal run [a, b) of tokens with one subtree end e. The visible pairs are:
+In logical order, let a segment be a maximal run [a, b) of tokens with one subtree end e. The visible pairs:
 
 - per segment, the causal square on [a, b);
 - per segment with e > b, the full rectangle of queries [b, e) and keys [a, b): a subtree sees its ancestor;
 - per bidirectional group g0 < g1 < ... < gn, the pairs whose query comes first. Backwards they are a causal
   square again: queries g(n-1) ... g0, keys gn ... g1.
 
-No pair is in two of them. Blocks of one shape run as one call, which returns its output and the log-sum-exp of
-its scores; the parts of a query merge as O = sum_p exp(lse_p - L) O_p with L = logsumexp_p lse_p. In the backward
-pass each part's kernel gets the merged O and L, which yields exactly that part's share of the gradients (the
-identity behind ring attention, arXiv 2310.01889).
+No pair is in two of them. Blocks of one shape run as one call, which returns its output and the log-sum-exp
+of its scores; the parts of a query merge as O = sum_p exp(lse_p - L) O_p with L = logsumexp_p lse_p. In the
+backward pass each kernel gets the merged O and L, which yields exactly that part's share of the gradients
+(as in ring attention, arXiv 2310.01889).
 
 Shapes: N tokens, H query heads, J key heads, D channels, C blocks of a part, L queries or keys of a block.
 """

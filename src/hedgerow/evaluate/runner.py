@@ -23,7 +23,7 @@ CAPTIONS = ("video_caption", "image_caption")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `size` the media's width, height.
+    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `sizes` are of the media shown.
 
     Points and tracks of the answer are in fractions, at the printed times of sampled frames.
     """
@@ -32,7 +32,7 @@ class Question:
     node: Node
     text: str
     answer: tuple[Text | Points | Tracks, ...]
-    size: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
 
     @property
     def task(self) -> str:
@@ -93,9 +93,8 @@ def questions(trees: Iterable[MessageTree], encoder: Encoder) -> list[Question]:
             before = [message for message in (*node.path, *node.messages[:-1]) if message.role == "user"]
             text = " ".join(part.text for part in before[-1].parts if part.type == "text")
             media = [item for message in (*node.path, *node.messages) for item in message.media]
-            facts = encoder.facts(media[0]) if media else None
-            size = (facts.width, facts.height) if facts else (1, 1)
-            found.append(Question(tree, node, text, encoder.answer(tree, node), size))
+            sizes = tuple((facts.width, facts.height) for facts in map(encoder.facts, media))
+            found.append(Question(tree, node, text, encoder.answer(tree, node), sizes))
     return found
 
 
@@ -110,17 +109,22 @@ def score(question: Question, text: str) -> float:
         parts = parse(text).parts
         if isinstance(truth, Tracks):
             tracks = next((part for part in parts if isinstance(part, Tracks)), Tracks(truth.label))
-            return metrics.track_scores(tracks, truth, size=question.size).f1
+            return metrics.track_scores(tracks, truth, size=question.sizes[-1]).f1
         points = next((part for part in parts if isinstance(part, Points)), Points(truth.label))
-        return metrics.pointing_scores(points, truth, size=question.size).f1
+        return metrics.pointing_scores(points, truth, size=question.sizes).f1
     reference = question.reference
     if question.task == "counting":
-        return float(metrics.count_of(text) == metrics.count_of(reference))
+        return _same(metrics.count_of(text), metrics.count_of(reference))
     if question.task == "multiple_choice":
-        return float(metrics.choice_of(text) == metrics.choice_of(reference))
+        return _same(metrics.choice_of(text), metrics.choice_of(reference))
     if question.task in CAPTIONS:
         return metrics.token_f1(text, reference).f1
     return float(text.strip().lower() == reference.strip().lower())
+
+
+def _same(said: int | str | None, true: int | str | None) -> float:
+    """An unreadable reply is wrong, even where the true one cannot be read either."""
+    return float(said is not None and said == true)
 
 
 def ask(model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128) -> list[Reply]:

@@ -48,7 +48,7 @@ class ModelSpec:
     crop_size: int = Field(default=84, ge=1)
     patch_size: int = Field(default=7, ge=1)
     feature_layers: tuple[int, ...] = Field(default=(-1, 0), min_length=1)
-    initializer_range: float = Field(default=0.1, gt=0.0)
+    initializer_range: float = Field(default=0.07, gt=0.0)
     rope_theta: float = Field(default=10_000.0, gt=0.0)
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class ModelSpec:
         wrong = [n for n in self.feature_layers if not -self.vision_layers <= n < self.vision_layers]
         if wrong:
             raise ValueError(
-                f"feature_layers {wrong}: the vision tower has {self.vision_layers} layers, from 0"
+                f"feature_layers {wrong}: the vision tower has layers 0 to {self.vision_layers - 1}"
             )
 
 

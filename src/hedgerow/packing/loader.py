@@ -111,8 +111,8 @@ class RowLoader:
         ends = len(self.plan(epoch).rows)
         if start >= ends:
             raise RecipeError(
-                f"cannot resume at row {start} of epoch {epoch}, which has {ends} rows: costs have changed since it "
-                "was saved; restore the data, or start a new run"
+                f"cannot resume at row {start} of epoch {epoch}, which has {ends} rows: costs have changed; "
+                "restore the data, or start a new run"
             )
         feed = self._feed(self._jobs(epoch, start))
         try:

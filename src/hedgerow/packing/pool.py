@@ -57,7 +57,7 @@ class Packer:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def push(self, key: Key, cost: Mapping[str, int]) -> list[Key] | None:
+    def push(self, key: Key, cost: Cost) -> list[Key] | None:
         """Take in an example; return the keys of a pack if the pool is full, in order of arrival, else None.
 
         Raises:
@@ -108,11 +108,11 @@ class Packer:
         return keys
 
 
-def check_fits(key: Key, cost: Mapping[str, int], budget: Budget) -> None:
+def check_fits(key: Key, cost: Cost, budget: Budget) -> None:
     """Raise BudgetError, naming the example, its cost and the budget, if it alone exceeds the budget."""
     if not budget.fits(cost):
         raise BudgetError(
-            f"example {key!r} costs {Cost(**cost)}, a row holds {budget} ({budget.excess(cost)}): "
+            f"example {key!r} costs {cost}, a row holds {budget} ({budget.excess(cost)}): "
             "drop or shorten it, or raise the budget"
         )
 

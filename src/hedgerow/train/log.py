@@ -25,19 +25,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Self
 
 import torch
+from torch import nn
 
+from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost
 from hedgerow.train.loss import Sums
 
 try:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 except ImportError:  # comes with the extra `cli`; without it a terminal gets plain lines
     Progress = None  # type: ignore[assignment,misc]
 
+METRICS = "metrics.jsonl"
 _PAUSE = 10.0  # seconds between plain lines
 
 
@@ -107,15 +110,42 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class MetricsFile:
-    """Writes `metrics.jsonl`, each line in one piece.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What callbacks are given at the start; `step` is the last one that is done, 0 at first."""
+
+    recipe: Recipe
+    model: nn.Module
+    step: int
+
+
+class Callback:
+    """Something that goes along with a run; override what you need. Called on every process, see `parallel.rank`."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step, after a checkpoint was restored."""
+
+    def on_step(self, step: Step) -> None:
+        """After each step, before a checkpoint of it; gradients are those the optimiser saw."""
+
+    def on_save(self, folder: Path) -> None:
+        """After a checkpoint was written."""
+
+    def on_end(self) -> None:
+        """After the last checkpoint; not after an error."""
+
+
+class MetricsFile(Callback):
+    """Writes every `recipe.log_every`-th step and the last to `metrics.jsonl` in `recipe.out`, each line in one piece.
 
     Args:
-        path: the file; lines of an earlier leg stay.
-        after: the step the run goes on from; later lines, and a line that was cut off, are removed.
+        recipe: the run.
+        after: the step it goes on from; later lines, and a line that was cut off, are removed.
     """
 
-    def __init__(self, path: Path, *, after: int) -> None:
+    def __init__(self, recipe: Recipe, *, after: int) -> None:
+        self._recipe = recipe
+        path = recipe.out / METRICS
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             fresh = path.with_name(f".new-{path.name}")
@@ -123,17 +153,20 @@ class MetricsFile:
             os.replace(fresh, path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def write(self, step: Step) -> None:
-        """Append a line."""
-        os.write(self._file, (json.dumps(step.to_dict()) + "\n").encode())
+    def __enter__(self) -> Self:
+        return self
 
-    def sync(self) -> None:
-        """Make sure that the lines outlive a power cut."""
-        os.fsync(self._file)
-
-    def close(self) -> None:
-        """Close the file."""
+    def __exit__(self, *_: object) -> None:
         os.close(self._file)
+
+    def on_step(self, step: Step) -> None:
+        """Append a line."""
+        if step.number % self._recipe.log_every == 0 or step.number == self._recipe.steps:
+            os.write(self._file, (json.dumps(step.to_dict()) + "\n").encode())
+
+    def on_save(self, folder: Path) -> None:  # noqa: ARG002 - the signature of a callback
+        """Make sure that the lines outlive a power cut, as the checkpoint does."""
+        os.fsync(self._file)
 
 
 def _lines_until(content: bytes, last: int) -> bytes:
@@ -145,5 +178,61 @@ def _lines_until(content: bytes, last: int) -> bytes:
     return b"".join(kept)
 
 
-class Progress_(Protocol):
-    pass
+class Lines(Callback):
+    """Plain lines on stderr: the first and the last step, and one now and then.
+
+    Args:
+        steps: length of the run.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._last = -math.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def on_step(self, step: Step) -> None:
+        """Print a step, if the last line is long enough ago."""
+        now = time.monotonic()
+        if now - self._last >= _PAUSE or step.number == self._steps:
+            print(f"step {step.number}/{self._steps}  {brief(step)}", file=sys.stderr, flush=True)
+            self._last = now
+
+
+class Bar(Callback):
+    """A progress bar on stderr, made by rich.
+
+    Args:
+        steps: length of the run.
+    """
+
+    def __init__(self, steps: int) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("", total=steps)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_step(self, step: Step) -> None:
+        """Move the bar to a step."""
+        self._progress.update(self._task, completed=step.number, description=brief(step))
+
+
+def reporter(steps: int) -> Lines | Bar:
+    """Return what shows a run: a bar on a terminal where rich is installed, plain lines otherwise."""
+    return Bar(steps) if Progress is not None and sys.stderr.isatty() else Lines(steps)
+
+
+def brief(step: Step) -> str:
+    """Return loss, speed and the share of time spent waiting."""
+    speed = f"{step.per_second('tokens'):,.0f} tokens/s"
+    return f"loss {step.loss:.4f}  {speed}  waiting {step.waiting:.0%}"

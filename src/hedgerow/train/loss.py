@@ -3,7 +3,7 @@
 Letters as in `hedgerow.sequence`: N tokens, M supervised targets, S samples; D is the width of the model.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Literal, cast
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hedgerow.sequence import Row
+from hedgerow.sequence import Row, Sample
 
 Head = Callable[[Tensor], Tensor]
+Key = tuple[str, str]  # task and data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,22 @@ def cross_entropy(hidden: Tensor, row: Row, head: Head, *, chunk: int = 1024) ->
     return torch.cat([ce for ce, _ in pairs]), torch.cat([lse for _, lse in pairs])
 
 
-def by_task(loss: RowLoss, row: Row) -> dict[tuple[str, str], Sums]:
-    """Return the sums of a row for each (task, data set), read from the device."""
-    parts: dict[tuple[str, str], list[Sums]] = {}
-    for sample, (weighted, nll, weight, targets, tokens) in zip(row.samples, loss.sums.T.tolist(), strict=True):
+def by_task(loss: RowLoss, samples: Iterable[Sample]) -> dict[Key, Sums]:
+    """Return the sums of a row for each task and data set, read from the device."""
+    found = []
+    for sample, (weighted, nll, weight, targets, tokens) in zip(samples, loss.sums.T.tolist(), strict=True):
         sums = Sums(weighted, nll, weight, int(targets), int(tokens), int(targets > 0))
-        parts.setdefault((sample.task, sample.source), []).append(sums)
-    return {key: Sums.total(found) for key, found in parts.items()}
+        found.append({(sample.task, sample.source): sums})
+    return merged(found)
+
+
+def merged(parts: Iterable[Mapping[Key, Sums]]) -> dict[Key, Sums]:
+    """Add up sums key by key, in the given order."""
+    columns: dict[Key, list[Sums]] = {}
+    for part in parts:
+        for key, sums in part.items():
+            columns.setdefault(key, []).append(sums)
+    return {key: Sums.total(column) for key, column in columns.items()}
 
 
 def _token_losses(hidden: Tensor, target: Tensor, head: Head) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ class ImageFacts:
 class VideoFacts:
     """A whole video file, whatever clip of it is used.
 
-    `width` and `height` in pixels, seen upright; `start` is the presentation time of the first frame, `duration` the
-    time from it to that of the last, both in seconds.
+    `width` and `height` in pixels, seen upright; `start` is the presentation time of the first frame,
+    `duration` the time from it to that of the last, both in seconds.
     """
 
     path: str
@@ -37,8 +37,8 @@ Facts = ImageFacts | VideoFacts
 def probe(media: Media) -> Facts:
     """Look a media file up.
 
-    Of an image the header is read. Of a video all packets are read and the first frame is decoded (it alone carries
-    the rotation); headers are not trusted for times.
+    Of an image the header is read. Of a video all packets are read and the first frame is decoded (it alone
+    carries the rotation); headers are not trusted for times.
 
     Raises:
         MediaError: the file is missing, is not what it should be, is cut off, or has no frame.

@@ -1,11 +1,10 @@
-"""Images: read upright, resized, and cut into overlapping crops as Molmo2 does (arXiv 2601.10611, its public code)."""
+"""Images: read upright, resized, cut into overlapping crops as in Molmo2's public code (arXiv 2601.10611)."""
 
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +49,9 @@ def load_image(path: str) -> Array:
     """
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise MediaError(f"{path}: pixels of kind {image.mode}, only 8 bits a channel are read; save it as such")
+            raise MediaError(
+                f"{path}: pixels of kind {image.mode}, only 8 bits a channel are read; save it as such"
+            )
         turn = _UPRIGHT.get(_orientation(image))
         upright = image if turn is None else image.transpose(turn)
         return np.asarray(upright.convert("RGB"))
@@ -62,9 +63,9 @@ def resized(pixels: Array, size: tuple[int, int], *, resize: Resize) -> Array:
     Args:
         pixels: uint8 [H, W, 3].
         size: (height, width) wanted.
-        resize: "bilinear" mixes the four pixels nearest to each sample point and looks at no others, as Molmo2 was
-            trained: of a picture made much smaller it skips pixels, and a small thing may vanish. "area" is the mean
-            of all pixels under each new pixel: nothing vanishes; enlarging repeats pixels.
+        resize: "bilinear" mixes the four pixels nearest to each sample point and looks at no others, as
+            Molmo2 was trained: of a picture made much smaller it skips pixels, and a small thing may vanish.
+            "area" is the mean of all pixels under each new pixel: nothing vanishes; enlarging repeats pixels.
 
     Returns:
         uint8 [height, width, 3].
@@ -106,11 +107,12 @@ class Tiler:
     def tiling(self, size: tuple[int, int]) -> tuple[int, int]:
         """Choose (rows, columns) of windows for an image of (height, width) pixels.
 
-        The grid that enlarges the image least; if every grid shrinks it, the one that shrinks it least; then the one
-        with fewer windows, then with fewer rows. Sizes are compared without the margins. An image no wider or higher
-        than the margins gets one window, whatever its other side (so does the public code).
+        The grid that enlarges the image least; if every grid shrinks it, the one that shrinks it least; then
+        the one with fewer windows, then with fewer rows. Sizes are compared without the margins. An image
+        narrower or lower than the margins gets one window, whatever its other side, as in the public code.
         """
-        grids = [grid for grid in product(range(1, self.max_crops + 1), repeat=2) if grid[0] * grid[1] <= self.max_crops]
+        sides = range(1, self.max_crops + 1)
+        grids = [(rows, columns) for rows in sides for columns in sides if rows * columns <= self.max_crops]
         grids.sort(key=lambda grid: (grid[0] * grid[1], grid[0]))
         inner = np.array(size, np.float32) - (self.crop - self._window)
         with np.errstate(divide="ignore"):
@@ -131,18 +133,22 @@ class Tiler:
         """
         rows, columns = self.tiling(pixels.shape[:2])
         margin = self.crop - self._window
-        canvas = resized(pixels, (rows * self._window + margin, columns * self._window + margin), resize=resize)
-        corners = [(row * self._window, column * self._window) for row in range(rows) for column in range(columns)]
+        canvas = resized(
+            pixels, (rows * self._window + margin, columns * self._window + margin), resize=resize
+        )
+        corners = [
+            (row * self._window, column * self._window) for row in range(rows) for column in range(columns)
+        ]
         return np.stack([canvas[y : y + self.crop, x : x + self.crop] for y, x in corners])
 
     def patch_grid(self, size: tuple[int, int]) -> Array:
-        """Return the stitched patch indices int32 [h, w] of the crops of an image of (height, width) pixels."""
+        """Return the stitched patch indices int32 [h, w] of an image of (height, width) pixels."""
         return stitch(self.tiling(size), side=self.crop // self.patch, margins=self.margins)
 
 
 @lru_cache(maxsize=64)
 def _samples(old: int, new: int) -> tuple[Array, Array, Array]:
-    """Pixel before and after each sample point, and how far it is between them; pixel centres at half pixels."""
+    """Pixel before and after each sample point, and how far it is between them; centres at half pixels."""
     place = np.maximum((np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new) - 0.5, 0)
     before = np.minimum(place.astype(np.int64), old - 1)
     after = np.minimum(before + 1, old - 1)
@@ -157,12 +163,16 @@ def _opened(path: str) -> Iterator[PIL.Image.Image]:
         with PIL.Image.open(path) as image:
             yield image
     except PIL.UnidentifiedImageError:
-        raise MediaError(f"{path}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads") from None
+        raise MediaError(
+            f"{path}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
+        ) from None
     except _UNREADABLE as error:
         raise MediaError(f"{path}: the image cannot be read ({error}); copy or download it again") from None
 
 
 def _orientation(image: PIL.Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
     # The method of the base class: that of PNG decodes all pixels to look for EXIF data behind them.
     found = PIL.Image.Image.getexif(image).get(_ORIENTATION, 1)
     return found if found in _UPRIGHT else 1

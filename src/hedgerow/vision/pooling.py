@@ -1,4 +1,4 @@
-"""Which patches make the feature of a slot: index tables for attention pooling (arXiv 2601.10611, section 3.1)."""
+"""Which patches make the feature of a slot: tables for attention pooling (arXiv 2601.10611, section 3.1)."""
 
 import numpy as np
 
@@ -8,15 +8,16 @@ from hedgerow.sequence import Array
 def windows(grid: Array, *, pool: int) -> tuple[Array, tuple[int, int]]:
     """Group a grid of patch indices into square windows.
 
-    A grid that is no multiple of the window is padded with -1, evenly around it; one missing line goes to the bottom
-    or the right.
+    A grid that is no multiple of the window is padded with -1, evenly around it; one missing line goes to
+    the bottom or the right.
 
     Args:
         grid: int32 [h, w], patch indices.
         pool: side of a window in patches.
 
     Returns:
-        int32 [rows * columns, pool * pool], windows row by row and patches row by row within each, and (rows, columns).
+        int32 [rows * columns, pool * pool], windows row by row, patches row by row within each; (rows,
+        columns).
     """
     missing = [-length % pool for length in grid.shape]
     full = np.pad(grid, [(lines // 2, lines - lines // 2) for lines in missing], constant_values=-1)
@@ -26,7 +27,7 @@ def windows(grid: Array, *, pool: int) -> tuple[Array, tuple[int, int]]:
 
 
 def stitch(tiling: tuple[int, int], *, side: int, margins: tuple[int, int]) -> Array:
-    """Return the one grid that overlapping crops make, each place taken from the crop that has it farther inside.
+    """Return the one grid that overlapping crops make, each patch of the picture once.
 
     Args:
         tiling: (rows, columns) of crops; crops are numbered row by row, patches row by row within each.
@@ -49,4 +50,6 @@ def _lines(tiles: int, side: int, margins: tuple[int, int]) -> tuple[Array, Arra
         (tile, np.arange(0 if tile == 0 else before, side if tile == tiles - 1 else side - after))
         for tile in range(tiles)
     ]
-    return np.concatenate([np.full(len(part), tile) for tile, part in parts]), np.concatenate([p for _, p in parts])
+    return np.concatenate([np.full(len(part), tile) for tile, part in parts]), np.concatenate(
+        [p for _, p in parts]
+    )

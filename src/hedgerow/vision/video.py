@@ -21,10 +21,11 @@ _REPEAT = 8  # bytes; a packet no larger may say "as before" and give no frame (
 
 
 def frame_times(duration: float, *, fps: float = 2.0, max_frames: int = 128) -> list[float]:
-    """Return the sampled times: `fps` a second, the last frame always among them (`uniform_last_frame` of Molmo2).
+    """Return the sampled times, the last frame always among them (Molmo2's `uniform_last_frame`).
 
-    A video that needs at most `max_frames` is seen at 0, 1/fps, 2/fps, ... before `duration`, and at `duration`. A
-    longer one is seen at `max_frames` times spread evenly from 0 to `duration`, both included (with one: at 0).
+    A video that needs at most `max_frames` is seen at 0, 1/fps, 2/fps, ... before `duration`, and at
+    `duration`. A longer one is seen at `max_frames` times spread evenly from 0 to `duration`, both included
+    (with one: at 0).
 
     Args:
         duration: time of the last frame in seconds, the first being at 0.
@@ -36,7 +37,9 @@ def frame_times(duration: float, *, fps: float = 2.0, max_frames: int = 128) -> 
         [0.0, 0.5, 1.0, 1.2]
     """
     if not (math.isfinite(duration) and duration >= 0 and fps > 0 and max_frames >= 1):
-        raise ValueError(f"duration={duration}, fps={fps}, max_frames={max_frames}: give 0 or more, more than 0, 1 or more")
+        raise ValueError(
+            f"duration={duration}, fps={fps}, max_frames={max_frames}: give 0 or more, more than 0, 1 or more"
+        )
     steps = math.ceil(duration * fps - _NOISE)
     if steps <= max_frames - 1:
         return [step / fps for step in range(steps)] + [float(duration)]
@@ -57,7 +60,7 @@ def clip(video: Video, duration: float) -> tuple[float, float]:
     end = duration if video.end is None else video.end
     if start < 0 or end < 0 or start > duration + _SLACK:
         raise MediaError(
-            f"{video.path}: a clip from {start:g} to {end:g} s, but frames are from 0 to {duration:g} s; correct it"
+            f"{video.path}: the clip is {start:g} to {end:g} s, its frames 0 to {duration:g} s; correct it"
         )
     return min(start, duration), min(end, duration)
 
@@ -67,9 +70,9 @@ def decode_frames(
 ) -> Array:
     """Decode the frames that are shown at given times.
 
-    The frame shown at a time is the last one that starts no later than it (within half a tick of the file's clock).
-    Frames are upright (display rotation applied). The file is read from the key frame before the clip to the last
-    time asked for, in one thread; a frame asked for twice is converted once.
+    The frame shown at a time is the last one that starts no later than it (within half a tick of the file's
+    clock). Frames are upright (display rotation applied). The file is read from the key frame before the
+    clip to the last time asked for, in one thread; a frame asked for twice is converted once.
 
     Args:
         video: the file, or a clip of it.
@@ -129,7 +132,9 @@ class VideoFile:
         self._decoded = self._decode()
         self.first = next(self._decoded, None)
         if self.first is None:
-            raise MediaError(f"{path}: the video has no frame that can be decoded; leave it out or copy it again")
+            raise MediaError(
+                f"{path}: the video has no frame that can be decoded; leave it out or copy it again"
+            )
         self.origin = self.first.pts
 
     def seconds(self, pts: float) -> float:
@@ -167,20 +172,19 @@ class VideoFile:
         Raises:
             MediaError: the file ends within a frame.
         """
-        packet = None
+        cut = False
         for packet in self._packets():
-            pass
-        if packet is not None and packet.is_corrupt:
+            cut = packet.is_corrupt if packet.size else cut
+        if cut:
             raise self.damaged(self.reached, "the file ends within a frame")
         return self.reached
 
     def damaged(self, pts: float, what: str) -> MediaError:
         """Return the error for a file that cannot be trusted around a time."""
-        where = f"{self.path}, {self.seconds(pts):.2f} s: {what}"
-        return MediaError(f"{where}; copy or encode the video again, or clip it before that")
+        return MediaError(f"{self.path}, {self.seconds(pts):.2f} s: {what}; copy or encode the video again")
 
     def _decode(self) -> Iterator[Any]:
-        """Decode from the next key frame on; frames displayed before it lack what they refer to and are left out."""
+        """Decode from the next key frame on; frames displayed before it may lack what they refer to."""
         begin = None
         for packet in self._packets():
             if begin is None and not packet.is_keyframe:
@@ -199,7 +203,7 @@ class VideoFile:
                     yield frame
 
     def _packets(self) -> Iterator[Any]:
-        """Read packets, noting their times; the last one is empty and makes the decoder give what it holds."""
+        """Read packets, noting their times; the last one is empty and empties the decoder."""
         try:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and not packet.is_discard:
@@ -224,15 +228,19 @@ def open_video(path: str) -> Iterator[VideoFile]:
         container = av.open(path, metadata_errors="ignore")
     except av.FFmpegError as error:
         raise MediaError(
-            f"{path}: not a video, or cut off ({error.strerror}); give a whole MP4, WebM, MKV or other video file"
+            f"{path}: no video, or cut off ({error.strerror}); give a whole MP4, WebM or MKV file"
         ) from None
     with container:
         # FFmpeg reads any text as a picture of text.
         streams = [] if container.format.name == "tty" else container.streams.video
-        streams = [stream for stream in streams if stream.codec_context and not stream.disposition & Disposition.attached_pic]
-        if not streams:
+        stream = next((stream for stream in streams if _is_video(stream)), None)
+        if stream is None:
             raise MediaError(f"{path}: no video stream that can be decoded; give a file with video")
-        yield VideoFile(path, container, streams[0])
+        yield VideoFile(path, container, stream)
+
+
+def _is_video(stream: Any) -> bool:
+    return stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
 
 
 def _shown(video: Video, moments: Sequence[float]) -> Iterator[Any]:
@@ -263,7 +271,7 @@ def _pick(file: VideoFile, moments: Sequence[float]) -> Iterator[Any]:
 
 
 def _gives_frame(packet: Any, codec: str) -> bool:
-    """Say whether a packet must give a frame: VP8 marks hidden ones by a bit of the first byte (RFC 6386, 9.1)."""
+    """Say whether a packet must give a frame; VP8 marks hidden ones in the first byte (RFC 6386, 9.1)."""
     if packet.size <= _REPEAT:
         return False
     return codec != "vp8" or bool(bytes(packet)[0] & 0x10)

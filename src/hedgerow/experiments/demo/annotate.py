@@ -31,7 +31,7 @@ class Scene:
 
 
 def clip_branches(scene: Scene, games: Sequence[str], rng: np.random.Generator) -> list[Record]:
-    """One branch or more of each kind about a clip; `games` are the choices of the question which game it is."""
+    """One branch or more of each kind about a clip; `games` are what "which game" offers to choose from."""
     return [
         *_pointing(scene, rng),
         *_counting(scene, rng),
@@ -73,7 +73,8 @@ def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
     for label in chosen:
         index = int(rng.choice(scene.seen(label)))
         part = {"type": "points", "label": label, "points": [_point(scene, label, index)]}
-        branches.append(_branch("pointing", f"Point to the {label} at {scene.times[index]:.1f} seconds.", [part]))
+        question = f"Point to the {label} at {scene.times[index]:.1f} seconds."
+        branches.append(_branch("pointing", question, [part]))
     return branches
 
 
@@ -95,7 +96,8 @@ def _count(scene: Scene, kind: Kind, rng: np.random.Generator) -> Record:
         half = str(rng.choice(kind.halves))
         points = [point for point in points if _inside(point, half)]
         where = f"in the {half} half"
-    return _branch("counting", f"How many {kind.many} are {where} at {scene.times[index]:.1f} seconds?", str(len(points)))
+    question = f"How many {kind.many} are {where} at {scene.times[index]:.1f} seconds?"
+    return _branch("counting", question, str(len(points)))
 
 
 def _tracking(scene: Scene, rng: np.random.Generator) -> Record:

@@ -1,14 +1,16 @@
 """Where things are on the screen of five Atari games, read from the console's 128 bytes of memory.
 
-Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing that is not drawn has no box.
-They equal the extent of the thing's colour on the screen, but for two cases: a boxer who was just hit shakes by 2 px, and a
-thing behind another one keeps its whole box.
+Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing of which less than 2 px is
+drawn, in either direction, is not visible and has no box. A box is the extent of the thing's colour on the
+screen, but for two cases: a boxer who was just hit shakes by 2 px, and a thing behind another one keeps its
+whole box.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 160, 210
+SLIVER = 2
 Box = tuple[int, int, int, int]
 Memory = Sequence[int]
 
@@ -17,7 +19,7 @@ Memory = Sequence[int]
 class Kind:
     """Things that one word names: `many` is its plural, `labels` the things.
 
-    `halves` are the halves of the frame between which they move; without any, only their number is of interest.
+    `halves` are the halves of the frame between which they move; without any, only their number is asked for.
     """
 
     many: str
@@ -29,10 +31,10 @@ class Kind:
 class Game:
     """A game: what can be named in it and where it is.
 
-    `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read; `before` is
-    the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what a player follows.
-    `serve` says that the fire button brings the target back, `upright` that turning the knob right goes up. A play is in
-    one of `modes` of the cartridge and is watched only after up to `skip` emulator steps.
+    `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read;
+    `before` is the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what
+    a player follows. `serve` says that the fire button brings the target back, `upright` that turning the knob
+    right goes up. A play is in one of `modes` of the cartridge and is watched after up to `skip` emulator steps.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Game:
 def _clip(box: Box, field: Box) -> Box | None:
     left, top = max(box[0], field[0]), max(box[1], field[1])
     right, bottom = min(box[2], field[2]), min(box[3], field[3])
-    return (left, top, right, bottom) if left < right and top < bottom else None
+    return (left, top, right, bottom) if right - left >= SLIVER and bottom - top >= SLIVER else None
 
 
 def _seen(boxes: dict[str, Box], field: Box) -> dict[str, Box]:

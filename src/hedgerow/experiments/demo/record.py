@@ -1,8 +1,9 @@
-"""Record the demo's data: play games in another process, write mp4 files and message trees with exact points."""
+"""Record the demo's data: play games in another process, write videos and message trees with exact points."""
 
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from hedgerow.errors import HedgerowError, RecipeError
 from hedgerow.experiments.demo.annotate import Record, Scene, clip_branches, frame_branches
 from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game
 
 EVERY = 5
-RATE = 60 // EVERY
+RATE = 60 // EVERY  # frames a second; a multiple of SAMPLE, so that sampled times are exact
 SAMPLE = 2
 SCALE = 2
 PROCESSES = 2
@@ -29,7 +31,7 @@ HELDOUT_POLICIES = ("chase", "wander")
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Files of a recording: training clips, single frames of them, held-out clips; and how many trees each holds."""
+    """Files of a recording (training clips, single frames of these, held-out clips) and their numbers of trees."""
 
     train: Path
     frames: Path
@@ -99,16 +101,23 @@ def record(
     ]
     with ThreadPoolExecutor(max_workers=PROCESSES) as pool:
         done = list(pool.map(_record, jobs))
-    clips = {"train": [], "heldout": []}
-    for job, (trees, _) in zip(jobs, done, strict=True):
-        clips[job.split] += trees
-    frames = [tree for job, (_, trees) in zip(jobs, done, strict=True) if job.split == "train" for tree in trees]
-    files = {"train": clips["train"], "frames": frames, "heldout": clips["heldout"]}
-    for name, trees in files.items():
-        (out / f"{name}.jsonl").write_text("".join(json.dumps(tree) + "\n" for tree in trees))
+    train, heldout = done[: len(games)], done[len(games) :]
+    clips = [tree for trees, _ in train for tree in trees]
+    frames = [tree for _, trees in train for tree in trees]
+    unseen = [tree for trees, _ in heldout for tree in trees]
     return Recording(
-        *(out / f"{name}.jsonl" for name in files), len(clips["train"]), len(frames), len(clips["heldout"])
+        train=_write(out / "train.jsonl", clips),
+        frames=_write(out / "frames.jsonl", frames),
+        heldout=_write(out / "heldout.jsonl", unseen),
+        train_trees=len(clips),
+        frame_trees=len(frames),
+        heldout_trees=len(unseen),
     )
+
+
+def _write(path: Path, trees: list[Record]) -> Path:
+    path.write_text("".join(json.dumps(tree) + "\n" for tree in trees))
+    return path
 
 
 def _check(games: Sequence[str], seconds: float) -> None:
@@ -127,10 +136,11 @@ def _record(job: _Job) -> tuple[list[Record], list[Record]]:
         name = f"{job.game.name}-{job.split}-{number:04d}"
         path = Path("videos") / f"{name}.mp4"
         write_video(job.out / path, screens=screens, palette=palette)
-        rng = np.random.default_rng([job.seed, sorted(GAMES).index(job.game.name), job.split == "train", number])
+        rng = np.random.default_rng([job.seed, zlib.crc32(name.encode())])
         seen = tuple(boxes[index] for index in job.sampled)
         times = tuple(index / RATE for index in job.sampled)
-        clips.append(_tree(job, name, {"path": str(path)}, clip_branches(Scene(job.game, times, seen), job.games, rng)))
+        branches = clip_branches(Scene(job.game, times, seen), job.games, rng)
+        clips.append(_tree(job, name, {"path": str(path)}, branches))
         for time, visible in zip(times, seen, strict=True):
             part = {"path": str(path), "start": time, "end": time}
             scene = Scene(job.game, (0.0,), (visible,))
@@ -156,12 +166,13 @@ def _requests(job: _Job) -> Iterator[dict[str, Any]]:
         }
 
 
-def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], np.ndarray, np.ndarray]]:
+def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], NDArray[np.uint8], NDArray[np.uint8]]]:
     """Boxes, palette and screens of each clip, from the process that holds the emulator."""
     command = [sys.executable, "-m", "hedgerow.experiments.demo.atari", job.game.name]
     size = job.frames * HEIGHT * WIDTH
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write("".join(json.dumps(request) + "\n" for request in _requests(job)).encode())
         process.stdin.close()
         for _ in range(job.clips):
@@ -174,7 +185,7 @@ def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], np.ndarray, np.ndar
             yield boxes, np.array(head["palette"], np.uint8).reshape(256, 3), screens
 
 
-def write_video(path: Path, *, screens: np.ndarray, palette: np.ndarray) -> None:
+def write_video(path: Path, *, screens: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
     """Write colour numbers [T, H, W] as an h264 mp4, every pixel as `SCALE` x `SCALE`."""
     luma, chroma = _yuv(palette)
     height, width = screens.shape[1] * SCALE, screens.shape[2] * SCALE
@@ -190,7 +201,7 @@ def write_video(path: Path, *, screens: np.ndarray, palette: np.ndarray) -> None
         container.mux(stream.encode(None))
 
 
-def _yuv(palette: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _yuv(palette: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """BT.601, limited range: what decoders assume of a small untagged video."""
     red, green, blue = (palette / 255.0).T
     luma = 0.299 * red + 0.587 * green + 0.114 * blue

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hedgerow.build import budget_of, training_examples
 from hedgerow.content import Points, Tracks
 from hedgerow.encode import Encoder
 from hedgerow.evaluate.runner import Reply
+from hedgerow.experiments.demo.scores import Scores
 from hedgerow.experiments.speed import Comparison
 from hedgerow.grounding.codec import parse
 from hedgerow.packing.plan import plan_epoch
@@ -17,9 +18,6 @@ from hedgerow.report.page import Chart, Picture, Pictures, Section, Table, Text,
 from hedgerow.report.trees import media_pictures, row_block, tree_block
 from hedgerow.report.view import dropped_section
 from hedgerow.sequence import Row
-
-if TYPE_CHECKING:
-    from hedgerow.experiments.demo.run import Scores
 
 _HEAD = ("", "trained", "low", "high", "best constant", "untrained", "n")
 
@@ -31,8 +29,8 @@ def write_report(
     encoder: Encoder,
     replies: Sequence[Reply],
     speed: Comparison,
-    tasks: Mapping[str, "Scores"],
-    kinds: Mapping[str, "Scores"],
+    tasks: Mapping[str, Scores],
+    kinds: Mapping[str, Scores],
 ) -> Path:
     """Write the demo's report and return its path."""
     sections = [
@@ -54,7 +52,7 @@ def _about() -> Text:
     )
 
 
-def _table(caption: str, scores: Mapping[str, "Scores"]) -> Table:
+def _table(caption: str, scores: Mapping[str, Scores]) -> Table:
     rows = [
         (name, s.trained.value, s.trained.low, s.trained.high, s.constant.value, s.untrained.value, s.trained.n)
         for name, s in scores.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 from hedgerow.build import budget_of, build_encoder, build_model, trained_model
 from hedgerow.encode import Encoder
 from hedgerow.evaluate.run import REPLIES, by_task, write_replies
-from hedgerow.evaluate.runner import Constant, Figure, Reply, ask, questions, summary
+from hedgerow.evaluate.runner import Constant, Reply, ask, questions, summary
 from hedgerow.experiments.demo.record import Recording, record
 from hedgerow.experiments.demo.report import write_report
+from hedgerow.experiments.demo.scores import Scores, score_lines, side_by_side
 from hedgerow.experiments.speed import Comparison, compare
 from hedgerow.recipe import Recipe, load_recipe
 from hedgerow.train.run import one_step, run
@@ -27,15 +28,6 @@ NAMES = {
     "video_caption": "caption_agreement",
 }
 MAX_NEW_TOKENS = 96
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Scores:
-    """One figure of the trained model beside the untrained model's and the best constant reply's."""
-
-    trained: Figure
-    untrained: Figure
-    constant: Figure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,8 +56,8 @@ class Result:
         for task, scores in self.tasks.items():
             name = NAMES.get(task, task)
             found[name] = scores.trained.value
-            found |= {f"{name}_{key}": value for key, value in _plain(scores).items() if key != "value"}
-        found["pointing_by_kind"] = {kind: _plain(scores) for kind, scores in self.kinds.items()}
+            found |= {f"{name}_{key}": value for key, value in scores.to_dict().items() if key != "value"}
+        found["pointing_by_kind"] = {kind: scores.to_dict() for kind, scores in self.kinds.items()}
         return found | {"report": str(self.report)}
 
     def __str__(self) -> str:
@@ -73,18 +65,6 @@ class Result:
         parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.parts.items())
         lines.append(f"{self.seconds:.0f} s ({parts}); report: {self.report}")
         return "\n".join(lines)
-
-
-def score_lines(title: str, scores: Mapping[str, Scores]) -> str:
-    """Return a table of scores as text."""
-    lines = [f"{title:28}{'trained':>9}  {'95 % interval':16}{'constant':>9}{'untrained':>10}{'n':>6}"]
-    for name, item in scores.items():
-        interval = f"[{item.trained.low:.3f}, {item.trained.high:.3f}]"
-        lines.append(
-            f"{name:28}{item.trained.value:>9.3f}  {interval:16}{item.constant.value:>9.3f}"
-            f"{item.untrained.value:>10.3f}{item.trained.n:>6}"
-        )
-    return "\n".join(lines)
 
 
 def run_demo(
@@ -160,24 +140,9 @@ def _evaluate(
     untrained = ask(build_model(frames, encoder), encoder, asked, max_new_tokens=MAX_NEW_TOKENS)
     sides = (trained, untrained, constant)
     points = [[reply for reply in side if reply.question.task == "pointing"] for side in sides]
-    tasks = _side_by_side([by_task(side) for side in sides])
-    kinds = _side_by_side([summary(side, by=lambda reply: reply.question.kind) for side in points])
+    tasks = side_by_side([by_task(side) for side in sides])
+    kinds = side_by_side([summary(side, by=lambda reply: reply.question.kind) for side in points])
     return tasks, kinds, trained
-
-
-def _side_by_side(sides: Sequence[Mapping[str, Figure]]) -> dict[str, Scores]:
-    return {name: Scores(*(side[name] for side in sides)) for name in sides[0]}
-
-
-def _plain(scores: Scores) -> dict[str, Any]:
-    return {
-        "value": scores.trained.value,
-        "low": scores.trained.low,
-        "high": scores.trained.high,
-        "untrained": scores.untrained.value,
-        "constant": scores.constant.value,
-        "n": scores.trained.n,
-    }
 
 
 class _Clock:
@@ -188,7 +153,7 @@ class _Clock:
         self._say = say
 
     @contextmanager
-    def __call__(self, part: str) -> Any:
+    def __call__(self, part: str) -> Iterator[None]:
         self._say(f"-- {part}")
         begin = time.perf_counter()
         yield

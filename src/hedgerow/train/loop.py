@@ -1,0 +1,324 @@
+"""The training loop.
+
+A step takes `rows_per_step` rows over all processes, or what is left of the epoch. Each row is a micro-batch: its summed
+loss is backpropagated as it is. Then gradients, losses and divisors are added up over all processes, the gradients are
+divided and clipped, and the optimisers step. So how targets are spread over rows, micro-batches and processes changes
+nothing, and a run that is cut off and resumed computes what it would have computed.
+
+What is random in the model (dropout) is seeded by (seed, epoch, row): the same on any number of processes, and no state to
+save.
+"""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.utils import deterministic
+
+from hedgerow.errors import RecipeError
+from hedgerow.packing.loader import Loaded
+from hedgerow.recipe import Recipe
+from hedgerow.sequence import Budget, Cost, Row
+from hedgerow.train import checkpoint, parallel
+from hedgerow.train.log import Callback, MetricsFile, Run, Step, peak_memory, reporter
+from hedgerow.train.loss import Key, RowLoss, Sums, by_task, merged, weighted_loss
+from hedgerow.train.optim import Grouped, Optimizers
+
+
+class Model(Grouped, Protocol):
+    """A `torch.nn.Module` that can be trained on rows."""
+
+    def __call__(self, row: Row) -> Tensor:
+        """Return the last hidden states [N, D] of a row of tensors."""
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return logits [M, vocabulary] of hidden states [M, D]."""
+        ...
+
+
+class Loader(Protocol):
+    """Where rows come from; `hedgerow.packing.loader.RowLoader` is one. All processes get equally many a epoch."""
+
+    def __iter__(self) -> Iterator[Loaded]:
+        """Yield the rest of the current epoch; the next time, the next epoch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it is, the same on every process, as plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go there."""
+        ...
+
+
+Objective = Callable[[Model, Row], RowLoss]
+
+
+def train(
+    recipe: Recipe,
+    model: nn.Module,
+    loader: Loader,
+    *,
+    callbacks: Sequence[Callback] = (),
+    objective: Objective | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Train a model, from its checkpoint in `recipe.out` if there is one, and return the folder of the last checkpoint.
+
+    Where the model comes from (`recipe.init`) is settled by who builds it.
+
+    Args:
+        recipe: the run.
+        model: satisfies `Model`; on the device it is trained on, in fp32.
+        loader: rows of this process.
+        callbacks: go along.
+        objective: from model and row to the row's loss; None takes `weighted_loss` as the recipe says.
+        fresh: start over, and remove the checkpoints in `recipe.out`.
+
+    Raises:
+        RecipeError: the loss is not finite, `out` holds another run, or the rows do not divide among the processes.
+    """
+    if recipe.rows_per_step % parallel.world():
+        raise RecipeError(
+            f"rows_per_step {recipe.rows_per_step} does not divide among {parallel.world()} processes; give a multiple"
+        )
+    with ExitStack() as stack:
+        stack.enter_context(_settings(recipe, _device(model)))
+        optimizers = Optimizers(cast(Grouped, model), recipe)
+        done, folder = _restore(recipe, model, optimizers, loader, fresh=fresh)
+        trainer = stack.enter_context(closing(_Trainer(recipe, model, optimizers, loader, objective=objective)))
+        listeners = (*_reports(recipe, stack, after=done), *callbacks)
+        _tell(listeners, lambda listener: listener.on_start(Run(recipe, model, done)))
+        for number in range(done + 1, recipe.steps + 1):
+            step = trainer.step(number)
+            _tell(listeners, lambda listener, step=step: listener.on_step(step))
+            if number == recipe.steps or (recipe.save_every and number % recipe.save_every == 0):
+                folder = _save(recipe, model, optimizers, loader, step=number)
+                _tell(listeners, lambda listener, folder=folder: listener.on_save(folder))
+        _tell(listeners, lambda listener: listener.on_end())
+    assert folder is not None
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What rows add to a step. `broken` names the examples of rows whose loss is not finite."""
+
+    epoch: int
+    numerator: float = 0.0
+    z_term: float = 0.0
+    sums: Mapping[Key, Sums] = field(default_factory=dict)
+    cost: Cost = Cost()  # noqa: RUF009 - immutable
+    budget: Budget = Budget()  # noqa: RUF009 - immutable
+    dropped: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    waiting: float = 0.0
+
+    @staticmethod
+    def total(parts: Sequence["_Part"]) -> "_Part":
+        """Add up, in the given order."""
+        return _Part(
+            numerator=sum(part.numerator for part in parts),
+            z_term=sum(part.z_term for part in parts),
+            sums=merged(part.sums for part in parts),
+            cost=sum((part.cost for part in parts), Cost()),
+            budget=sum((part.budget for part in parts), Budget()),
+            epoch=max(part.epoch for part in parts),
+            dropped=tuple(reason for part in parts for reason in part.dropped),
+            broken=tuple(examples for part in parts for examples in part.broken),
+            waiting=sum(part.waiting for part in parts),
+        )
+
+
+class _Trainer:
+    """Makes steps."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        optimizers: Optimizers,
+        loader: Loader,
+        *,
+        objective: Objective | None,
+    ) -> None:
+        self._recipe = recipe
+        self._model = cast(Model, model.train())
+        self._optimizers = optimizers
+        self._loader = loader
+        self._objective = objective or partial(_weighted, recipe=recipe)
+        self._device = _device(model)
+        self._rows: Iterator[Loaded] = iter(())
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        if isinstance(self._rows, Generator):
+            self._rows.close()
+
+    def step(self, number: int) -> Step:
+        """Make one step on the next rows and return what happened."""
+        begin = time.perf_counter()
+        self._optimizers.zero_grad()
+        total = _Part.total(parallel.gather(self._backward()))
+        if total.broken:
+            raise RecipeError(
+                f"step {number}: the loss is not finite on row(s) of {' and of '.join(total.broken)}; lower the "
+                "learning rates, or look at these examples (the last checkpoint is from before)"
+            )
+        divisor = Sums.total(total.sums.values()).divisor(self._recipe.loss.normalize)
+        norm = self._update(number, divisor)
+        seconds = time.perf_counter() - begin
+        return Step(
+            number=number,
+            epoch=total.epoch,
+            loss=total.numerator / divisor if divisor else 0.0,
+            z_loss=total.z_term / divisor if divisor else 0.0,
+            sums=total.sums,
+            cost=total.cost,
+            budget=total.budget,
+            seconds=seconds,
+            waiting=min(total.waiting / parallel.world() / seconds, 1.0),
+            grad_norm=norm,
+            rates=self._optimizers.rates(number),
+            memory=peak_memory(self._device),
+            dropped=total.dropped,
+        )
+
+    def _backward(self) -> _Part:
+        """Backpropagate the rows of this process."""
+        waiting, parts = 0.0, []
+        for loaded, seconds in self._take():
+            waiting += seconds
+            parts.append(self._row(loaded))
+        return replace(_Part.total(parts), waiting=waiting)
+
+    def _row(self, loaded: Loaded) -> _Part:
+        part = _Part(epoch=loaded.epoch, dropped=tuple(item.message for item in loaded.dropped))
+        if loaded.row is None:
+            return part
+        row = loaded.row.to(self._device)
+        torch.manual_seed(_seed(self._recipe.seed, loaded.epoch, loaded.number))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+            loss = self._objective(self._model, row)
+        loss.numerator.backward()  # type: ignore[no-untyped-call]  # torch's own
+        numerator = float(loss.numerator)
+        return replace(
+            part,
+            numerator=numerator,
+            z_term=float(loss.z_term),
+            sums=by_task(loss, row.samples),
+            cost=row.cost,
+            budget=row.budget,
+            broken=() if math.isfinite(numerator) else (", ".join(row.examples),),
+        )
+
+    def _take(self) -> Iterator[tuple[Loaded, float]]:
+        """Yield the rows of a step, and how long each was waited for; fewer at the end of an epoch, but one."""
+        for number in range(self._recipe.rows_per_step // parallel.world()):
+            begin = time.perf_counter()
+            loaded = next(self._rows, None)
+            if loaded is None and number == 0:
+                self._rows = iter(self._loader)
+                loaded = next(self._rows, None)
+                if loaded is None:
+                    raise RecipeError("the loader has no rows; give it at least one example")
+            if loaded is None:
+                return
+            yield loaded, time.perf_counter() - begin
+
+    def _update(self, number: int, divisor: float) -> float:
+        """Turn summed gradients into those of the loss, clip them, step; return their norm before clipping."""
+        parameters = self._optimizers.parameters
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        parallel.sum_in_place(gradients)
+        for gradient in gradients:
+            gradient.mul_(1.0 / divisor if divisor else 0.0)
+        total = get_total_norm(gradients)
+        norm = float(total)
+        if not math.isfinite(norm):
+            raise RecipeError(f"step {number}: the gradient is not finite; lower the learning rates")
+        if self._recipe.optimizer.clip is not None:
+            clip_grads_with_norm_(parameters, self._recipe.optimizer.clip, total)
+        self._optimizers.step(number)
+        return norm
+
+
+def _weighted(model: Model, row: Row, *, recipe: Recipe) -> RowLoss:
+    return weighted_loss(model(row), row, model.head, z_loss=recipe.loss.z_loss, chunk=recipe.loss.chunk)
+
+
+def _seed(seed: int, epoch: int, row: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, row]).generate_state(1, np.uint64)[0])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+@contextmanager
+def _settings(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Set threads, and on a CPU only operations that give the same bits each time; put all back afterwards."""
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    filled = deterministic.fill_uninitialized_memory
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # finds bugs, at a price for every empty tensor
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        deterministic.fill_uninitialized_memory = filled
+
+
+def _restore(
+    recipe: Recipe, model: nn.Module, optimizers: Optimizers, loader: Loader, *, fresh: bool
+) -> tuple[int, Path | None]:
+    """Put everything where the last checkpoint was; return its step and folder, 0 and None where there is none."""
+    if fresh and parallel.rank() == 0:
+        checkpoint.discard(recipe.out)
+    folder = parallel.gather(checkpoint.newest(recipe.out))[0]
+    if folder is None:
+        parallel.share_first(model.state_dict().values())
+        return 0, None
+    state = checkpoint.load_state(folder, recipe)
+    checkpoint.load_weights(folder, model)
+    optimizers.load_state_dict(state.optimizers)
+    loader.load_state_dict(state.loader)
+    return state.step, folder
+
+
+def _save(recipe: Recipe, model: nn.Module, optimizers: Optimizers, loader: Loader, *, step: int) -> Path:
+    """Write a checkpoint on rank 0; all processes wait for it."""
+    folder = None
+    if parallel.rank() == 0:
+        state = checkpoint.State(step, optimizers.state_dict(), loader.state_dict())
+        folder = checkpoint.save(recipe.out, model, state, recipe)
+    found = parallel.gather(folder)[0]
+    assert found is not None
+    return found
+
+
+def _reports(recipe: Recipe, stack: ExitStack, *, after: int) -> tuple[Callback, ...]:
+    if parallel.rank() > 0:
+        return ()
+    metrics = stack.enter_context(MetricsFile(recipe, after=after))
+    return metrics, stack.enter_context(reporter(recipe.steps))
+
+
+def _tell(listeners: Sequence[Callback], what: Callable[[Callback], None]) -> None:
+    for listener in listeners:
+        what(listener)

@@ -1,0 +1,19 @@
+"""Images and videos: facts, sampled times, frames, crops; processors make tokens and pixels of them."""
+
+from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
+from hedgerow.vision.processor import PATCH, Marks, MediaLayout, Molmo2Processor, VisionProcessor
+from hedgerow.vision.video import decode_frames, frame_times
+
+__all__ = [
+    "PATCH",
+    "Facts",
+    "ImageFacts",
+    "Marks",
+    "MediaLayout",
+    "Molmo2Processor",
+    "VideoFacts",
+    "VisionProcessor",
+    "decode_frames",
+    "frame_times",
+    "probe",
+]

@@ -1,0 +1,231 @@
+"""How a model sees media: tokens from facts alone, pixels later.
+
+The protocol that data workers receive, and Molmo2's. Everything here can be pickled and uses numpy only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from hedgerow.content import Image, Media, Subtitle, Video
+from hedgerow.errors import MediaError, RecipeError
+from hedgerow.grounding.points import printed_time
+from hedgerow.sequence import VisionInput
+from hedgerow.vision.facts import Facts, VideoFacts
+from hedgerow.vision.image import Resize, Tiler, load_image, resized
+from hedgerow.vision.pooling import stitch, windows
+from hedgerow.vision.video import clip, decode_frames, frame_times
+
+PATCH = "<im_patch>"
+Groups = Literal["message", "per_image", "none"]
+Grid = tuple[int, int, int]
+
+_NEAR = 1.0  # seconds between a subtitle and a frame
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """A run of special tokens, by name; those called `PATCH` are slots. They form a bidirectional group."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLayout:
+    """All tokens of one image or video, and what its pixels will be; made without reading a pixel.
+
+    Attributes:
+        pieces: in order; a plain string is text and stays causal.
+        crops: number of ViT inputs.
+        times: of a video, the time of each sampled frame in seconds from the start of the clip.
+        grids: frames, rows and columns of slots of each view, in slot order.
+        size: (width, height) of the upright source in pixels.
+    """
+
+    pieces: tuple[str | Marks, ...]
+    crops: int
+    times: tuple[float, ...]
+    grids: tuple[Grid, ...]
+    size: tuple[int, int]
+
+    @property
+    def slots(self) -> int:
+        """Number of tokens that receive a visual feature."""
+        return sum(piece.names.count(PATCH) for piece in self.pieces if isinstance(piece, Marks))
+
+
+class VisionProcessor(Protocol):
+    """Turns media into tokens and pixels for one model."""
+
+    @property
+    def groups(self) -> Groups:
+        """Which marks see each other: of one message, of one image or video, or none beyond causality."""
+        ...
+
+    def layout(self, media: Media, facts: Facts, *, label: str | None) -> MediaLayout:
+        """Write down the tokens of one image or video.
+
+        Args:
+            media: what stands in the message.
+            facts: what `hedgerow.vision.facts.probe` says of its file.
+            label: text to put before it, such as "Image 2".
+
+        Raises:
+            MediaError: the clip lies outside the file.
+        """
+        ...
+
+    def visual(self, media: Media, layout: MediaLayout) -> VisionInput:
+        """Read the pixels: one pooling row for each slot of the layout.
+
+        Raises:
+            MediaError: the file cannot be read, or is not what the layout was made from.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Molmo2Processor:
+    """Molmo2's images and videos (arXiv 2601.10611, section 3.1, and its public code).
+
+    An image is a small view of the whole and overlapping crops of an enlarged one, rows closed by
+    `<im_col>`. A video is one crop a frame, each after its time in seconds, subtitles behind all frames.
+
+    Attributes:
+        crop_size: side of a ViT input in pixels, a multiple of `patch_size`.
+        patch_size: side of a ViT patch in pixels.
+        max_crops: the most overlapping crops of an image, the small view not counted.
+        image_pooling: side of a pooling window in patches, for images.
+        video_pooling: the same for videos.
+        max_frames: the most frames of a video.
+        fps: frames a second of shorter videos.
+        margins: patches (left and top, right and bottom) of a crop that its neighbours also see.
+        resize: see `hedgerow.vision.image.resized`.
+        groups: which marks see each other.
+
+    Raises:
+        RecipeError: the numbers do not fit together.
+    """
+
+    crop_size: int = 378
+    patch_size: int = 14
+    max_crops: int = 8
+    image_pooling: int = 2
+    video_pooling: int = 3
+    max_frames: int = 128
+    fps: float = 2.0
+    margins: tuple[int, int] = (4, 4)
+    resize: Resize = "bilinear"
+    groups: Groups = "message"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that do not fit together."""
+        counts = (self.crop_size, self.patch_size, self.max_crops, self.image_pooling, self.video_pooling)
+        if min(*counts, self.max_frames) < 1 or self.fps <= 0:
+            raise RecipeError(f"{self}: sizes, counts and fps are above 0; correct the one that is not")
+        if self.crop_size % self.patch_size:
+            raise RecipeError(
+                f"crop_size {self.crop_size} is no multiple of patch_size {self.patch_size}; change one"
+            )
+        if min(self.margins) < 0 or sum(self.margins) >= self._side:
+            raise RecipeError(
+                f"margins {self.margins} leave nothing of a crop of {self._side} patches; lower them"
+            )
+
+    @property
+    def _side(self) -> int:
+        return self.crop_size // self.patch_size
+
+    @property
+    def _tiler(self) -> Tiler:
+        return Tiler(self.crop_size, self.patch_size, self.margins, self.max_crops)
+
+    def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:
+        """Write down the tokens of one image or video; see `VisionProcessor`."""
+        before = () if label is None else (label,)
+        if isinstance(media, Image):
+            return self._image_layout((facts.width, facts.height), before)
+        if not isinstance(facts, VideoFacts):
+            raise ValueError(f"{media.path} is a video, got {facts}")
+        return self._video_layout(media, facts, before)
+
+    def visual(self, media: Media, layout: MediaLayout) -> VisionInput:
+        """Read the pixels of one image or video; see `VisionProcessor`."""
+        vision = self._image(media, layout) if isinstance(media, Image) else self._video(media, layout)
+        assert len(vision.pooling) == layout.slots
+        assert len(vision.crops) == layout.crops
+        return vision
+
+    def _image_layout(self, size: tuple[int, int], before: tuple[str, ...]) -> MediaLayout:
+        tiler, shape = self._tiler, (size[1], size[0])
+        rows, columns = tiler.tiling(shape)
+        low = -(-self._side // self.image_pooling)
+        high, wide = (-(-length // self.image_pooling) for length in tiler.patch_grid(shape).shape)
+        row = (*[PATCH] * wide, "<im_col>")
+        small = ("<low_res_im_start>", *[PATCH] * (low * low), "<im_end>")
+        return MediaLayout(
+            pieces=(*before, Marks((*small, "<im_start>", *row * high, "<im_end>"))),
+            crops=1 + rows * columns,
+            times=(),
+            grids=((1, low, low), (1, high, wide)),
+            size=size,
+        )
+
+    def _video_layout(self, video: Video, facts: VideoFacts, before: tuple[str, ...]) -> MediaLayout:
+        start, end = clip(video, facts.duration)
+        times = frame_times(end - start, fps=self.fps, max_frames=self.max_frames)
+        side = -(-self._side // self.video_pooling)
+        frame = Marks(("<frame_start>", *[PATCH] * (side * side), "<frame_end>"))
+        pieces: list[str | Marks] = list(before)
+        for number, time in enumerate(times):
+            pieces += [f"{' ' if number else ''}{printed_time(time)} ", frame]
+        subtitles = _subtitles(video.subtitles, times)
+        return MediaLayout(
+            pieces=(*pieces, subtitles) if subtitles else tuple(pieces),
+            crops=len(times),
+            times=tuple(times),
+            grids=((len(times), side, side),),
+            size=(facts.width, facts.height),
+        )
+
+    def _image(self, image: Image, layout: MediaLayout) -> VisionInput:
+        pixels = load_image(image.path)
+        size = (pixels.shape[1], pixels.shape[0])
+        if size != layout.size:
+            raise MediaError(
+                f"{image.path}: now {size} pixels, {layout.size} when measured; index the data again"
+            )
+        small = resized(pixels, (self.crop_size, self.crop_size), resize=self.resize)
+        low, _ = windows(stitch((1, 1), side=self._side, margins=(0, 0)), pool=self.image_pooling)
+        high, _ = windows(self._tiler.patch_grid(pixels.shape[:2]), pool=self.image_pooling)
+        patches = self._side**2
+        return VisionInput(
+            crops=np.concatenate([small[None], self._tiler.crops(pixels, resize=self.resize)]),
+            pooling=np.concatenate([low, np.where(high < 0, -1, high + patches)]).astype(np.int32),
+            grids=np.array(layout.grids, np.int32),
+            patches=patches,
+        )
+
+    def _video(self, video: Video, layout: MediaLayout) -> VisionInput:
+        size = (self.crop_size, self.crop_size)
+        one, _ = windows(stitch((1, 1), side=self._side, margins=(0, 0)), pool=self.video_pooling)
+        patches = self._side**2
+        starts = np.arange(len(layout.times))[:, None, None] * patches
+        return VisionInput(
+            crops=decode_frames(video, layout.times, size=size, resize=self.resize),
+            pooling=np.where(one < 0, -1, one + starts).reshape(-1, one.shape[1]).astype(np.int32),
+            grids=np.array(layout.grids, np.int32),
+            patches=patches,
+        )
+
+
+def _subtitles(lines: Sequence[Subtitle], times: Sequence[float]) -> str:
+    """Text of the lines spoken near a sampled frame, empty for none."""
+    near = [line for line in lines if any(line.start - _NEAR <= time <= line.end + _NEAR for time in times)]
+    spoken = [(line, " ".join(line.text.split())) for line in near]
+    shown = [
+        f"\n{printed_time(line.start)} - {printed_time(line.end)} {text}" for line, text in spoken if text
+    ]
+    return "\nSubtitles:" + "".join(shown) if shown else ""

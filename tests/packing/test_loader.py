@@ -1,0 +1,339 @@
+"""The loader: laws 7 (exact resume) and 8 (each example once), bad examples, workers that end."""
+
+import dataclasses
+import json
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hedgerow.errors import BudgetError, DataError, MediaError, RecipeError
+from hedgerow.packing.loader import Dropped, RowLoader
+from hedgerow.sequence import Budget, Cost, Sample, Sequence
+
+# Python 3.12 and later warn of a fork beside threads; a worker makes none and calls none of its parent's.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+BUDGET = Budget(tokens=24)
+COSTS = [Cost(tokens=3 + i * 7 % 11) for i in range(40)]
+
+
+def toy(index, tokens, *, first=0):
+    """A sequence of `tokens` tokens, all of value `index` but the first."""
+    own, none = np.arange(tokens, dtype=np.int32), np.zeros(0, np.int32)
+    return Sequence(
+        example=f"toy-{index}",
+        tokens=np.array([first, *[index] * (tokens - 1)], np.int32),
+        position=own,
+        order=own,
+        end=np.full(tokens, tokens, np.int32),
+        group=np.full(tokens, -1, np.int32),
+        slot=none,
+        source=np.array([0], np.int32),
+        target=np.array([index], np.int32),
+        weight=np.array([0.5], np.float32),
+        sample=np.array([0], np.int32),
+        samples=(Sample(f"toy-{index}", "", "toys", "qa", 1, 0.5),),
+        cost=Cost(tokens=tokens),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encode:
+    """Encodes toys; `bad` ones raise, `long` ones hold more than planned."""
+
+    bad: tuple[int, ...] = ()
+    error: Exception | None = None
+    long: tuple[int, ...] = ()
+    more: int = 1
+
+    def __call__(self, index):
+        if index in self.bad:
+            raise self.error
+        tokens = COSTS[index]["tokens"]
+        return toy(index, tokens + self.more if index in self.long else tokens)
+
+
+def loader(encode=None, **options):
+    return RowLoader(encode or Encode(), COSTS, BUDGET, **{"seed": 5, "pool": 6} | options)
+
+
+def facts(loaded):
+    """All that a training step could see of it, as plain values."""
+    row = loaded.row and {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in loaded.row.to_dict().items()
+    }
+    return loaded.epoch, loaded.number, row, loaded.dropped
+
+
+def epoch_of(rows):
+    return [facts(loaded) for loaded in rows]
+
+
+def test_an_epoch_gives_each_example_once_and_the_next_one_another_order():
+    rows = loader()
+    first, second = list(rows), list(rows)
+    for epoch, found in enumerate((first, second)):
+        assert {loaded.epoch for loaded in found} == {epoch}
+        assert [loaded.number for loaded in found] == list(range(len(rows.plan(epoch).rows)))
+        assert sorted(e for loaded in found for e in loaded.row.examples) == sorted(
+            f"toy-{i}" for i in range(40)
+        )
+    assert [loaded.row.examples for loaded in first] != [loaded.row.examples for loaded in second]
+
+
+def test_the_rows_are_those_of_the_plan():
+    rows = loader()
+    planned = [tuple(f"toy-{i}" for i in row) for row in rows.plan(0).rows]
+    assert [loaded.row.examples for loaded in rows] == planned
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_rows(workers):
+    assert epoch_of(loader(workers=workers)) == epoch_of(loader())
+
+
+@pytest.mark.parametrize("world", [2, 3, 7, 50])
+def test_ranks_share_the_rows_and_make_the_same_number_of_steps(world):
+    whole = epoch_of(loader())
+    shares = [list(loader(rank=rank, world=world)) for rank in range(world)]
+    assert {len(share) for share in shares} == {-(-len(whole) // world)}
+    assert all(loaded.number % world == rank for rank, share in enumerate(shares) for loaded in share)
+    found = [loaded for share in shares for loaded in share if loaded.row]
+    assert sorted(map(facts, found)) == whole
+    missing = [loaded.number for share in shares for loaded in share if not loaded.row]
+    assert all(number >= len(whole) for number in missing)
+
+
+class Counting:
+    """Encodes toys and remembers which, in this process."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, index):
+        self.seen.append(index)
+        return Encode()(index)
+
+
+def test_a_run_resumed_at_any_row_equals_the_uninterrupted_one_and_encodes_nothing_twice():
+    rows = loader()
+    whole, states = [], [rows.state_dict()]
+    for _ in range(2):
+        for loaded in rows:
+            whole.append(facts(loaded))
+            states.append(rows.state_dict())
+    for done, state in enumerate(states[:-1]):
+        count = Counting()
+        resumed = loader(count)
+        resumed.load_state_dict(json.loads(json.dumps(state, sort_keys=True)))
+        rest = epoch_of(resumed)
+        assert rest == [item for item in whole[done:] if item[0] == rest[0][0]]
+        assert len(count.seen) == sum(len(item[2]["examples"]) for item in rest)
+
+
+def test_an_abandoned_iteration_goes_on_where_it_stopped():
+    whole, rows = epoch_of(loader()), loader()
+    found = []
+    while len(found) < len(whole):
+        for loaded in rows:
+            found.append(facts(loaded))
+            if len(found) % 3 == 0:
+                break
+    assert found == whole
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
+def test_prefetched_rows_are_not_lost_when_resumed_on_other_workers(before, after):
+    whole, rows = epoch_of(loader()), loader(workers=before)
+    running = iter(rows)
+    found = [facts(next(running)) for _ in range(5)]
+    state = rows.state_dict()
+    running.close()
+    resumed = loader(workers=after)
+    resumed.load_state_dict(state)
+    assert found + epoch_of(resumed) == whole
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 3), (3, 1), (4, 3)])
+def test_a_run_resumed_on_another_number_of_ranks_misses_and_repeats_nothing(before, after):
+    whole, found, states = epoch_of(loader()), [], []
+    for rank in range(before):
+        rows = loader(rank=rank, world=before)
+        running = iter(rows)
+        found += [facts(next(running)) for _ in range(3)]
+        states.append(rows.state_dict())
+    assert all(state == states[0] for state in states)
+    steps = set()
+    for rank in range(after):
+        rows = loader(rank=rank, world=after)
+        rows.load_state_dict(states[0])
+        rest = epoch_of(rows)
+        steps.add(len(rest))
+        found += [item for item in rest if item[2]]
+    assert len(steps) == 1
+    assert sorted(found) == whole
+
+
+@pytest.mark.parametrize("change", [{"seed": 6}, {"pool": 7}])
+def test_a_state_that_would_give_other_rows_is_refused(change):
+    with pytest.raises(RecipeError, match=r"cannot resume the same rows: (seed 5 is now 6|pool 6 is now 7)"):
+        loader(**change).load_state_dict(loader().state_dict())
+
+
+def test_a_state_beyond_the_epoch_is_refused():
+    rows = loader()
+    rows.load_state_dict(rows.state_dict() | {"row": 10**6})
+    with pytest.raises(RecipeError, match="row 1000000 of epoch 0"):
+        next(iter(rows))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [DataError("clip-3: no frames"), MediaError("clip-3: cut short")])
+def test_a_bad_example_raises_its_own_error_with_its_own_message(workers, error):
+    rows = loader(Encode(bad=(17,), error=error), workers=workers)
+    with pytest.raises(DataError) as caught:
+        list(rows)
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == str(error)
+    (at,) = (number for number, row in enumerate(rows.plan(0).rows) if 17 in row)
+    assert rows.state_dict()["row"] == at
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_example_is_skipped_alone_and_named(workers):
+    encode = Encode(bad=(17, 3), error=MediaError("cut short"))
+    good = loader().plan(0).rows
+    for loaded in loader(encode, workers=workers, on_bad="skip"):
+        planned = good[loaded.number]
+        assert loaded.row.examples == tuple(f"toy-{i}" for i in planned if i not in (17, 3))
+        assert loaded.dropped == tuple(Dropped(i, "cut short") for i in planned if i in (17, 3))
+
+
+def test_a_row_whose_examples_are_all_bad_is_none():
+    encode = Encode(bad=tuple(range(40)), error=DataError("gone"))
+    rows = list(loader(encode, on_bad="skip"))
+    assert all(loaded.row is None for loaded in rows)
+    assert sorted(drop.index for loaded in rows for drop in loaded.dropped) == list(range(40))
+
+
+@pytest.mark.parametrize("error", [RecipeError("unknown template"), KeyError("a slip in the code")])
+def test_only_bad_data_is_skipped(error):
+    with pytest.raises(type(error)):
+        list(loader(Encode(bad=(17,), error=error), on_bad="skip"))
+
+
+def test_an_example_that_overflows_its_row_raises_or_is_skipped_alone():
+    rows = loader()
+    number, planned = next((n, row) for n, row in enumerate(rows.plan(0).rows) if len(row) > 1)
+    encode = Encode(long=(planned[0],), more=20)
+    with pytest.raises(
+        BudgetError, match=rf"toy-{planned[0]} was planned as .* no room \(tokens .*measure it again"
+    ):
+        list(loader(encode))
+    skipped = list(loader(encode, on_bad="skip"))
+    assert skipped[number].row.examples == tuple(f"toy-{i}" for i in planned[1:])
+    assert [drop.index for drop in skipped[number].dropped] == [planned[0]]
+    others = [item for item in epoch_of(loader()) if item[1] != number]
+    assert [facts(loaded) for loaded in skipped if loaded.number != number] == others
+
+
+def test_an_example_larger_than_planned_stays_where_the_row_has_room():
+    rows = loader()
+    number, planned = next(
+        (n, row) for n, row in enumerate(rows.plan(0).rows) if sum(COSTS[i]["tokens"] for i in row) < 24
+    )
+    found = list(loader(Encode(long=(planned[0],), more=1)))
+    assert found[number].row.examples == tuple(f"toy-{i}" for i in planned)
+
+
+def test_those_within_their_plan_keep_their_place_against_those_that_are_not():
+    rows = loader()
+    number, planned = next((n, row) for n, row in enumerate(rows.plan(0).rows) if len(row) > 2)
+    found = list(loader(Encode(long=tuple(planned[:2]), more=20), on_bad="skip"))[number]
+    assert found.row.examples == tuple(f"toy-{i}" for i in planned[2:])
+    assert [drop.index for drop in found.dropped] == planned[:2]
+
+
+def test_rows_are_padded_on_demand():
+    assert {len(loaded.row) for loaded in loader(pad=True)} == {24}
+
+
+def test_a_failing_or_abandoned_run_leaves_no_worker_behind():
+    def interrupted():
+        for _ in rows:
+            assert len(multiprocessing.active_children()) == 2
+            raise KeyboardInterrupt
+
+    rows = loader(workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not multiprocessing.active_children()
+    running = iter(rows)
+    next(running)
+    del running
+    assert not multiprocessing.active_children()
+
+
+def count_threads(index):
+    tokens = COSTS[index]["tokens"]
+    return toy(index, tokens, first=torch.get_num_threads())
+
+
+def test_a_worker_uses_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = next(iter(loader(count_threads, workers=1)))
+    finally:
+        torch.set_num_threads(before)
+    assert found.row.tokens[0] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_nothing_from_the_global_generators(workers):
+    torch_before, numpy_before = torch.get_rng_state(), pickle.dumps(np.random.get_state())
+    list(loader(workers=workers))
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    assert pickle.dumps(np.random.get_state()) == numpy_before
+
+
+SPAWNED = """
+import multiprocessing, sys
+sys.path[:0] = {path!r}
+from test_loader import epoch_of, loader
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    assert epoch_of(loader(workers=1)) == epoch_of(loader())
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_give_the_same_rows(tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED.format(path=[str(Path(__file__).parent), *sys.path]))
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+
+
+def test_what_workers_receive_survives_pickling():
+    rows = pickle.loads(pickle.dumps(loader()._rows))
+    job = loader()._jobs(0, 0)[0]
+    assert facts(rows[pickle.loads(pickle.dumps(job))]) == facts(next(iter(loader())))
+
+
+def test_options_are_checked_at_once():
+    with pytest.raises(RecipeError, match="on_bad='ignore': choose 'raise' or 'skip'"):
+        loader(on_bad="ignore")
+    with pytest.raises(ValueError, match="rank=2 of world=2"):
+        loader(rank=2, world=2)
+    with pytest.raises(DataError, match="no example"):
+        RowLoader(Encode(), [], BUDGET, seed=0)
+    with pytest.raises(BudgetError, match="example 1 costs"):
+        RowLoader(Encode(), [Cost(tokens=1), Cost(tokens=25)], BUDGET, seed=0)

@@ -1,0 +1,391 @@
+import math
+import struct
+from bisect import bisect_right
+from fractions import Fraction
+from itertools import product
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hedgerow.content import Video
+from hedgerow.errors import MediaError
+from hedgerow.vision.facts import VideoFacts, probe
+from hedgerow.vision.video import VideoFile, clip, decode_frames, frame_times, open_video
+
+MILLI = Fraction(1, 1000)
+CONSTANT = [100 * number for number in range(40)]
+VARIABLE = list(np.cumsum([0, *np.random.default_rng(1).choice([1, 7, 40, 90, 250, 700], 39)]).tolist())
+OFFSET = [1234 + moment for moment in VARIABLE]
+
+
+# Sampled times
+
+
+def times_by_hand(duration, fps, most):
+    """The rule in exact numbers."""
+    if duration <= Fraction(most - 1) / fps:
+        grid = [step / fps for step in range(most) if step / fps < duration]
+        return [*grid, duration]
+    return [duration * step / max(most - 1, 1) for step in range(most)]
+
+
+@settings(deadline=None)
+@given(
+    duration=st.fractions(0, 100, max_denominator=30),
+    fps=st.sampled_from([Fraction(2), Fraction(1), Fraction(10), Fraction(1, 3), Fraction(30000, 1001)]),
+    most=st.integers(1, 130),
+)
+def test_times_follow_the_rule_in_exact_numbers(duration, fps, most):
+    found = frame_times(float(duration), fps=float(fps), max_frames=most)
+    expected = times_by_hand(duration, fps, most)
+    assert found == pytest.approx([float(time) for time in expected], abs=1e-9)
+    assert found[-1] == float(duration) or most == 1
+    assert all(before < after for before, after in zip(found, found[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [(0.0, [0.0]), (0.3, [0.0, 0.3]), (1.5, [0.0, 0.5, 1.0, 1.5]), (1.6, [0.0, 0.5, 1.0, 1.5, 1.6])],
+)
+def test_times_of_short_videos(duration, expected):
+    assert frame_times(duration) == expected
+
+
+def test_float_noise_doubles_no_frame():
+    for noisy in (1.5 + 4e-16, 1.5 - 4e-16, 15 * 0.1, 1.1 + 0.4):
+        assert frame_times(noisy) == [0.0, 0.5, 1.0, noisy]
+    assert frame_times(0.1 + 0.2, fps=10) == [0.0, 0.1, 0.2, 0.1 + 0.2]
+
+
+def test_at_most_so_many_frames_then_evenly_spread():
+    assert frame_times(63.5) == [step / 2 for step in range(128)]
+    assert frame_times(63.5 + 1e-9)[-2:] == [63.0, 63.5 + 1e-9]
+    longer = frame_times(63.6)
+    assert len(longer) == 128
+    assert longer == pytest.approx([63.6 * step / 127 for step in range(128)])
+    assert frame_times(10, max_frames=1) == [0.0]
+
+
+@pytest.mark.parametrize("bad", [{"duration": -1}, {"duration": math.nan}, {"duration": 1, "fps": 0}])
+def test_impossible_times_are_refused(bad):
+    with pytest.raises(ValueError, match="give 0 or more"):
+        frame_times(**bad)
+
+
+def test_a_clip_ends_at_the_last_frame_and_starts_before_it():
+    assert clip(Video("v.mp4"), 9.9) == (0.0, 9.9)
+    assert clip(Video("v.mp4", 2.0, 30.0), 9.9) == (2.0, 9.9)
+    assert clip(Video("v.mp4", 9.9001, 10.0), 9.9) == (9.9, 9.9)
+    for start, end in [(10.0, 12.0), (-1.0, 3.0), (None, -0.5)]:
+        with pytest.raises(MediaError, match=r"v\.mp4: the clip is .* its frames 0 to 9.9 s"):
+            clip(Video("v.mp4", start, end), 9.9)
+
+
+# Frames by time
+
+
+def moments(pts, base=MILLI):
+    """Times in seconds from the first frame: of each frame, amid each gap, and just before the next."""
+    seconds = [float((moment - pts[0]) * base) for moment in pts]
+    gaps = list(zip(seconds, seconds[1:], strict=False))
+    return sorted(
+        seconds + [a + 0.6 * (b - a) for a, b in gaps] + [b - min(0.0006, (b - a) * 0.6) for a, b in gaps]
+    )
+
+
+def shown(pts, times, base=MILLI):
+    """The number of the frame shown at each time, looked up in what was written."""
+    starts = [float((moment - pts[0]) * base) for moment in pts]
+    return [bisect_right(starts, time + 1e-7) - 1 for time in times]
+
+
+@pytest.mark.parametrize("gop", [5, 250])
+@pytest.mark.parametrize("pts", [CONSTANT, VARIABLE, OFFSET], ids=["constant", "variable", "offset"])
+def test_the_frame_shown_at_a_time_is_the_last_that_has_started(tmp_path, media, pts, gop):
+    path = media.write_video(tmp_path / "v.mp4", pts, gop=gop)
+    facts = probe(Video(path))
+    assert facts == VideoFacts(
+        path, 64, 48, pytest.approx(pts[0] / 1000), pytest.approx((pts[-1] - pts[0]) / 1000)
+    )
+    times = moments(pts)
+    assert media.numbers(decode_frames(Video(path), times, size=(48, 64))) == shown(pts, times)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "base"),
+    [
+        ("v.mkv", "libx264", MILLI),
+        ("v.ts", "libx264", Fraction(1, 90000)),
+        ("v.avi", "mpeg4", Fraction(1, 10)),
+        ("v.webm", "libvpx", MILLI),
+        ("v.webm", "libvpx-vp9", MILLI),
+        ("v.mov", "mjpeg", Fraction(1, 600)),
+    ],
+)
+def test_times_hold_in_other_containers_and_codecs(tmp_path, media, name, codec, base):
+    pts = [int(Fraction(number, 10) / base) for number in range(12)]
+    pictures = [media.picture(number) for number in range(12)]
+    path = media.write_video(tmp_path / name, pts, codec=codec, base=base, bframes=2, pictures=pictures)
+    assert probe(Video(path)).duration == pytest.approx(1.1)
+    times = [number / 10 for number in range(12)] + [0.06, 0.96]
+    expected = [*range(12), 0, 9]
+    assert media.numbers(decode_frames(Video(path), times, size=(48, 64))) == expected
+
+
+def test_times_may_repeat_and_come_in_any_order_and_each_frame_is_converted_once(
+    tmp_path, media, monkeypatch
+):
+    path = media.write_video(tmp_path / "v.mp4", CONSTANT)
+    converted = []
+    monkeypatch.setattr(
+        "hedgerow.vision.video.resized", lambda pixels, size, *, resize: converted.append(1) or pixels
+    )
+    found = decode_frames(Video(path), [1.0, 0.0, 1.0, 0.04, 3.9, 1.05], size=(48, 64))
+    assert media.numbers(found) == [10, 0, 10, 0, 39, 10]
+    assert len(converted) == 3
+
+
+@pytest.mark.parametrize("start", [0.0, 0.35, 1.0, 2.1, 3.9])
+@pytest.mark.parametrize("gop", [7, 250])
+@pytest.mark.parametrize("first", [0, 777])
+def test_a_clip_shows_the_frames_of_its_own_time(tmp_path, media, gop, start, first):
+    path = media.write_video(tmp_path / "v.mp4", [first + moment for moment in CONSTANT], gop=gop)
+    begin, end = clip(Video(path, start, 3.75), 3.9) if start < 3.75 else (start, 3.9)
+    times = frame_times(end - begin, fps=4)
+    expected = shown(CONSTANT, [begin + time for time in times])
+    assert media.numbers(decode_frames(Video(path, start, end), times, size=(48, 64))) == expected
+
+
+def test_reading_starts_at_the_key_frame_before_the_clip(tmp_path, media):
+    path = media.write_video(tmp_path / "v.mp4", CONSTANT, gop=10)
+    with open_video(path) as file:
+        assert file.seek(round(2.75 / file.tick))
+        assert file.seconds(file.first.pts) == pytest.approx(2.0)
+
+
+def test_a_seek_that_leads_past_the_clip_is_not_trusted(tmp_path, media, monkeypatch):
+    path = media.write_video(tmp_path / "v.mp4", CONSTANT, gop=10)
+    honest, results = VideoFile.seek, []
+
+    def seek(self, pts):
+        honest(self, pts + round(1.5 / self.tick))
+        results.append(self.first.pts <= pts)
+        return results[-1]
+
+    monkeypatch.setattr(VideoFile, "seek", seek)
+    found = decode_frames(Video(path, 1.2, 2.0), [0.0, 0.8], size=(48, 64))
+    assert media.numbers(found) == [12, 20]
+    assert results == [False]
+
+
+def test_a_video_of_one_frame(tmp_path, media):
+    path = media.write_video(tmp_path / "v.mp4", [40], pictures=[media.picture(9)])
+    assert probe(Video(path)) == VideoFacts(path, 64, 48, pytest.approx(0.04), 0.0)
+    assert media.numbers(decode_frames(Video(path), frame_times(0.0), size=(48, 64))) == [9]
+
+
+def test_area_keeps_a_small_ball_that_bilinear_may_lose(tmp_path, media):
+    pictures = [np.zeros((160, 210, 3), np.uint8) for _ in range(10)]
+    for number, pixels in enumerate(pictures):
+        pixels[80:82, 100 + number : 102 + number] = 255
+    path = media.write_video(tmp_path / "v.mp4", CONSTANT[:10], pictures=pictures)
+    peak = {
+        way: decode_frames(Video(path), [number / 10 for number in range(10)], size=(42, 42), resize=way)
+        .max((1, 2, 3))
+        .min()
+        for way in ("area", "bilinear")
+    }
+    assert peak["area"] > 40
+    assert peak["bilinear"] < 20
+
+
+# Rotation
+
+
+def turned(path, matrix):
+    """Write a display matrix (a, b, c, d) into the track header of an MP4."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def displayed_by_hand(pixels, matrix):
+    """Move each pixel to (a x + c y, b x + d y), shifted into the picture."""
+    a, b, c, d = matrix
+    moved = {(b * x + d * y, a * x + c * y): pixels[y, x] for y, x in product(*map(range, pixels.shape[:2]))}
+    top, left = min(y for y, _ in moved), min(x for _, x in moved)
+    height, width = max(y for y, _ in moved) - top + 1, max(x for _, x in moved) - left + 1
+    return np.array([[moved[y + top, x + left] for x in range(width)] for y in range(height)])
+
+
+TURNS = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]  # fmt: skip
+
+
+@pytest.mark.parametrize("matrix", TURNS)
+def test_frames_and_facts_are_upright(tmp_path, media, matrix):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :16], pixels[:8, 16:], pixels[8:, :16] = 60, 120, 240
+    path = tmp_path / "v.mp4"
+    media.write_video(path, [0, 100], pictures=[pixels, pixels])
+    turned(path, matrix)
+    expected = displayed_by_hand(pixels, matrix)
+    facts = probe(Video(str(path)))
+    assert (facts.height, facts.width) == expected.shape[:2]
+    found = decode_frames(Video(str(path)), [0.0], size=expected.shape[:2])[0]
+    assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+def test_rotation_written_by_pyav_turns_counterclockwise(tmp_path, media):
+    path = tmp_path / "v.mp4"
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, 16:] = 200
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.set_display_rotation(90)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode(None))
+    found = decode_frames(Video(str(path)), [0.0], size=(32, 16))[0]
+    assert found[:14].mean() > 180
+    assert found[18:].mean() < 20
+
+
+# What cannot be read
+
+
+def header_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+
+
+def audio_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
+    noise = [
+        np.random.default_rng(number).integers(0, 256, (48, 64, 3)).astype(np.uint8) for number in range(20)
+    ]
+    late = media.write_video(tmp_path / "late.mp4", CONSTANT[:20], pictures=noise)
+    early = media.write_video(tmp_path / "early.mp4", CONSTANT[:20], pictures=noise, movflags="faststart")
+    for name, source in (("cut.mp4", late), ("part.mp4", early)):
+        with open(source, "rb") as file:
+            data = file.read()
+        (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    (tmp_path / "text.mp4").write_text("no video\n" * 40)
+    (tmp_path / "notes.txt").write_text("no video\n" * 40)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    header_only(tmp_path / "header.mkv")
+    header_only(tmp_path / "header.mp4")
+    audio_only(tmp_path / "sound.mp4")
+    for name, why in [
+        ("none.mp4", "no such file"),
+        ("", "no such file"),
+        ("cut.mp4", "cut off"),
+        ("part.mp4", "ends within a frame"),
+        ("text.mp4", "no video"),
+        ("notes.txt", "no video stream"),
+        ("empty.mp4", "no video"),
+        ("header.mkv", "no frame"),
+        ("header.mp4", "no video|no frame"),
+        ("sound.mp4", "no video stream"),
+    ]:
+        path = str(tmp_path / name)
+        with pytest.raises(MediaError, match=why) as error:
+            probe(Video(path))
+        assert path in str(error.value)
+        assert "\n" not in str(error.value)
+        with pytest.raises(MediaError):
+            decode_frames(Video(path), [0.0, 1.9], size=(8, 8))
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path, media):
+    path = str(tmp_path / "song.mp4")
+    audio_only(path)
+    with av.open(path) as container:
+        assert not container.streams.video
+    with av.open(path) as old, av.open(str(tmp_path / "cover.mka"), "w", format="matroska") as new:
+        sound = new.add_stream_from_template(old.streams.audio[0])
+        cover = new.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        new.mux(cover.encode(av.VideoFrame.from_ndarray(media.picture(1, width=16, height=16), "rgb24")))
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = sound
+                new.mux(packet)
+    with av.open(str(tmp_path / "cover.mka")) as container:
+        attached = [
+            bool(stream.disposition & av.stream.Disposition.attached_pic)
+            for stream in container.streams.video
+        ]
+    if attached == [True]:
+        with pytest.raises(MediaError, match="no video stream"):
+            probe(Video(str(tmp_path / "cover.mka")))
+
+
+def test_a_damaged_tail_is_an_error_that_names_file_and_time_and_the_rest_is_read(tmp_path, media):
+    path = tmp_path / "v.mp4"
+    noise = [
+        np.random.default_rng(number).integers(0, 256, (48, 64, 3)).astype(np.uint8) for number in range(30)
+    ]
+    pictures = [media.picture(number) for number in range(10)] + noise
+    media.write_video(path, CONSTANT, gop=10, bframes=0, pictures=pictures)
+    with av.open(str(path)) as container:
+        place = [packet.pos for packet in container.demux(container.streams.video[0]) if packet.size][30]
+    data = bytearray(path.read_bytes())
+    data[place : place + 40000] = bytes(40000)
+    path.write_bytes(data)
+    assert probe(Video(str(path))).duration == pytest.approx(3.9)
+    assert media.numbers(decode_frames(Video(str(path)), [0.0, 0.9], size=(48, 64))) == [0, 9]
+    with pytest.raises(MediaError, match=r"v\.mp4, 3\.\d+ s: "):
+        decode_frames(Video(str(path)), [0.0, 3.5], size=(48, 64))
+    with pytest.raises(MediaError, match=r"v\.mp4, 3\.\d+ s: "):
+        decode_frames(Video(str(path), start=3.2), [0.0, 0.7], size=(48, 64))
+
+
+@pytest.mark.parametrize("lost", [7, 19])
+def test_a_frame_that_the_decoder_leaves_out_is_an_error(tmp_path, media, lost):
+    source = media.write_video(tmp_path / "whole.mp4", CONSTANT[:20], gop=1)
+    filler = struct.pack(">I", 40) + bytes([12]) + b"\xff" * 38 + b"\x80"
+    change = lambda number, data: filler if number == lost else data  # noqa: E731
+    path = media.rewrite_packets(source, tmp_path / "v.mp4", change)
+    others = [number for number in range(20) if number != lost]
+    found = decode_frames(Video(path), [number / 10 for number in others], size=(48, 64))
+    assert media.numbers(found) == others
+    with pytest.raises(MediaError, match=rf"v\.mp4, {lost / 10:.2f} s: the frame shown there is missing"):
+        decode_frames(Video(path), [lost / 10], size=(48, 64))
+
+
+def test_a_frame_that_vp8_hides_leaves_the_one_before_on_the_screen(tmp_path, media):
+    source = media.write_video(tmp_path / "whole.webm", CONSTANT[:8], codec="libvpx")
+    change = lambda number, data: bytes([data[0] & ~0x10]) + data[1:] if number == 3 else data  # noqa: E731
+    path = media.rewrite_packets(source, tmp_path / "v.webm", change)
+    found = decode_frames(Video(path), [0.2, 0.3, 0.4, 0.7], size=(48, 64))
+    assert media.numbers(found) == [2, 2, 4, 7]
+
+
+def test_times_that_go_backwards_are_an_error(tmp_path, media):
+    path = media.write_video(tmp_path / "v.avi", list(range(20)), base=Fraction(1, 10))
+    with pytest.raises(MediaError, match=r"v\.avi, .* s: .*; copy or encode the video again"):
+        decode_frames(Video(path), [0.0, 1.0, 1.9], size=(48, 64))
+
+
+def test_a_time_after_the_last_frame_is_an_error(tmp_path, media):
+    path = media.write_video(tmp_path / "v.mp4", CONSTANT[:10])
+    with pytest.raises(MediaError, match=r"v\.mp4, 1\.00 s: the last frame is at 0\.90 s"):
+        decode_frames(Video(path), [0.0, 1.0], size=(48, 64))
+    with pytest.raises(MediaError, match=r"the last frame is at 0\.90 s"):
+        decode_frames(Video(path, start=5.0), [0.0], size=(48, 64))
