@@ -1,14 +1,15 @@
 """How full packing makes rows, how long an example waits, and how fast it is.
 
-    python benchmarks/packing.py [--examples 20000] [--seeds 3] [--json]
+    python benchmarks/packing.py [--examples 10000] [--seeds 3] [--json]
 
-Synthetic mixes under a budget of 16,384 tokens (and 128 crops): W1 short texts, W1L long texts, W2 text, images and
-video bound by crops, W2B the same bound by both, W2T bound by tokens. `eff` is the share of rows that no plan can
-beat (volume of the scarcest budget / rows), flushed rows included; `steady` leaves out the rows of the flush. Waits
-are the most examples, and the most rows, that came or left while one example waited. Speed is CPU time of one core.
+Synthetic mixes under a budget of 16,384 tokens (and 128 crops): W1 short texts, W1L long texts, W2 text,
+images and video bound by crops, W2B the same bound by both, W2T bound by tokens. `eff` is the volume of the scarcest
+budget over the rows: 1 cannot be beaten; the rows of the flush count, in `steady` they do not. Waits are the most
+examples that came, and the most rows that left, while one example waited. Speed is CPU time of one core.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -22,6 +23,7 @@ from hedgerow.packing.pool import Packer
 from hedgerow.sequence import Budget, Cost
 
 Rows = list[list[int]]
+Pushes = list[Any]  # what each push returned; empty where nothing is pushed
 Found = dict[str, float]
 UNITS = {
     "eff": "share",
@@ -30,6 +32,7 @@ UNITS = {
     "wait rows": "rows",
     "speed": "examples/s",
 }
+POOL = 48
 TEXT, BOTH = Budget(tokens=16384), Budget(tokens=16384, crops=128)
 
 
@@ -95,30 +98,27 @@ def first_fit_decreasing(costs: list[Cost], indices: list[int], budget: Budget) 
     return rows
 
 
-def packed(costs: list[Cost], budget: Budget, pool: int) -> tuple[Rows, int]:
-    """Rows of the packer, and how many came before the flush."""
-    packer = Packer(budget, pool)
-    packs = [packer.push(key, cost) for key, cost in enumerate(costs)]
-    rows = [[int(key) for key in pack] for pack in packs if pack]
-    return rows + [[int(key) for key in pack] for pack in packer.flush()], len(rows)
+def packed(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
+    packer = Packer(budget, POOL)
+    pushes = [packer.push(key, cost) for key, cost in enumerate(costs)]
+    rows = [pack for pack in pushes if pack] + packer.flush()
+    return [[int(key) for key in row] for row in rows], pushes
 
 
-def windows(costs: list[Cost], budget: Budget, pool: int) -> tuple[Rows, int]:
-    """First-fit-decreasing over one window of `pool` examples after another."""
+def windows(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
+    """First-fit-decreasing over one window after another."""
     rows: Rows = []
-    for start in range(0, len(costs), pool):
-        rows += first_fit_decreasing(costs, list(range(start, min(start + pool, len(costs)))), budget)
-    return rows, len(rows)
+    for start in range(0, len(costs), POOL):
+        rows += first_fit_decreasing(costs, list(range(start, min(start + POOL, len(costs)))), budget)
+    return rows, []
 
 
-def whole_reference(costs: list[Cost], budget: Budget, pool: int) -> tuple[Rows, int]:
-    rows = first_fit_decreasing(costs, list(range(len(costs))), budget)
-    return rows, len(rows)
+def whole_reference(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
+    return first_fit_decreasing(costs, list(range(len(costs))), budget), []
 
 
-def whole(costs: list[Cost], budget: Budget, pool: int) -> tuple[Rows, int]:
-    rows = plan_rows(costs, budget).rows
-    return rows, len(rows)
+def whole(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
+    return plan_rows(costs, budget).rows, []
 
 
 METHODS = {
@@ -131,36 +131,35 @@ METHODS = {
 
 def efficiency(costs: list[Cost], budget: Budget, rows: Rows) -> float:
     held = [costs[i] for row in rows for i in row]
-    return max(sum(cost.get(name, 0) for cost in held) / most for name, most in budget.items()) / len(rows)
+    return float(
+        max(sum(cost.get(name, 0) for cost in held) / most for name, most in budget.items()) / len(rows)
+    )
 
 
-def waits(costs: list[Cost], budget: Budget, pool: int) -> Found:
-    """The longest waits of the packer, measured from outside: by what came and left in between."""
-    packer, came, out = Packer(budget, pool), {}, 0
-    examples = rows = 0
-    for key, cost in enumerate(costs):
-        came[key] = out
-        pack = packer.push(key, cost)
-        if pack:
-            out += 1
-            examples = max(examples, *(key - int(one) for one in pack))
-            rows = max(rows, *(out - came[int(one)] for one in pack))
-    for pack in packer.flush():
-        out += 1
-        rows = max(rows, *(out - came[int(one)] for one in pack))
-    return {"wait examples": examples, "wait rows": rows}
+def waits(rows: Rows, pushes: Pushes) -> Found:
+    """The longest waits, from which push gave which row."""
+    out = list(itertools.accumulate(bool(pack) for pack in pushes))  # rows that had left after each push
+    came = [0, *out[:-1]]  # and before it, when the example came
+    left = [
+        key for key, pack in enumerate(pushes) if pack
+    ]  # the push that gave each row; flushed rows follow
+    return {
+        "wait examples": max(push - i for push, row in zip(left, rows, strict=False) for i in row),
+        "wait rows": max(number - came[i] for number, row in enumerate(rows, start=1) for i in row),
+    }
 
 
 def measure(case: str, method: str, count: int, seed: int) -> Found:
     budget, make = CASES[case]
     costs = make(count, seed)
     start = time.process_time()
-    rows, steady = METHODS[method](costs, budget, 48)
+    rows, pushes = METHODS[method](costs, budget)
     spent = time.process_time() - start
     assert sorted(i for row in rows for i in row) == list(range(count))
     found = {"eff": efficiency(costs, budget, rows), "speed": count / spent}
-    if method == "Packer, pool 48":
-        found |= {"steady": efficiency(costs, budget, rows[:steady]), **waits(costs, budget, 48)}
+    if pushes:
+        steady = rows[: sum(map(bool, pushes))]
+        found |= {"steady": efficiency(costs, budget, steady), **waits(rows, pushes)}
     return found
 
 
@@ -168,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--examples", type=int, default=20_000)
+    parser.add_argument("--examples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=3, help="figures are medians over this many")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

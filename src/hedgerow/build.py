@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from transformers.utils import logging
+
 from hedgerow.data.index import Examples, MediaFacts
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
@@ -12,6 +14,7 @@ from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.tree import MessageTree, read_trees
 
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run has its own
 MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
 
 

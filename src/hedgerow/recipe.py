@@ -1,8 +1,8 @@
 """The whole run as validated data, read from YAML.
 
-Unknown keys are errors that name the nearest valid one. Relative paths of inputs (`data`, `model`, `init`) are taken
-relative to the recipe's folder when they stand in the file, and to the working directory when they come as an override;
-`out` is always relative to the working directory.
+Unknown keys are errors that name the nearest valid one. Relative paths of inputs (`data`, `model`, `init`)
+are taken relative to the recipe's folder when they stand in the file, and to the working directory when they
+come as an override; `out` is always relative to the working directory.
 """
 
 import copy
@@ -60,7 +60,8 @@ class Data(Section):
 class Model(Section):
     """Either `spec`, sizes of a model with fresh weights, or `checkpoint`, the folder of a saved one.
 
-    `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the device.
+    `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the
+    device.
     """
 
     spec: ModelSpec | None = None
@@ -74,19 +75,21 @@ class Model(Section):
     def _one_origin(self) -> "Model":
         if (self.spec is None) == (self.checkpoint is None):
             given = "neither" if self.spec is None else "both"
-            raise ValueError(f"{given} of 'spec' and 'checkpoint' given; give one ('spec: {{}}' builds the default)")
+            raise ValueError(
+                f"{given} of 'spec' and 'checkpoint' given; give one ('spec: {{}}' builds the default)"
+            )
         return self
 
 
 class Weights(Section):
-    """How targets are weighted: a preset of `hedgerow.weights.rules`, and a factor for each task named in `scale`."""
+    """How targets are weighted: a preset of `hedgerow.weights.rules`, times a factor for each task in `scale`."""
 
     preset: Literal["molmo2", "molmo2_code", "uniform"] = "molmo2"
     scale: Mapping[str, NonNegativeFloat] = {}
 
 
 class Loss(Section):
-    """`normalize` names the divisor, `z_loss` the factor of the z-loss (0: none), `chunk` the most rows of logits."""
+    """`normalize` names the divisor, `z_loss` the factor of the z-loss, `chunk` the most rows of logits at once."""
 
     normalize: Literal["weights", "samples", "tokens"] = "weights"
     z_loss: NonNegativeFloat = 0.0
@@ -101,7 +104,7 @@ class Room(Section):
 
 
 class Packing(Section):
-    """Budget of a row, examples that wait to be packed, data workers, and whether rows are filled up with padding."""
+    """Budget of a row, examples that wait to be packed, data workers, and whether rows are padded to the budget."""
 
     budget: Room = Room()
     pool: PositiveInt = 48
@@ -130,7 +133,7 @@ class Muon(Section):
 
 
 class Optimizer(Section):
-    """AdamW, or Muon and AdamW. The defaults are those of the fine-tuning stage of arXiv 2601.10611, table 12.
+    """AdamW, or Muon and AdamW. Defaults are those of the fine-tuning stage of arXiv 2601.10611, table 12.
 
     `clip` is the most the norm of the whole gradient may be, none for no limit.
     """
@@ -147,7 +150,7 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """Rates after warm-up: constant for the share `hold` of all steps, then down to the share `floor` of the peak.
+    """Rates after warm-up: constant up to the share `hold` of all steps, then down to `floor` times the peak.
 
     `kind` is the shape of the way down: half a cosine, or a straight line.
     """
@@ -159,17 +162,20 @@ class Schedule(Section):
 
 def _refuse_fp16(value: object) -> object:
     if value in ("fp16", "float16", "half"):
-        raise ValueError("fp16 overflows above 65504, and sums of weighted losses go beyond; use bf16 or fp32")
+        raise ValueError(
+            "fp16 overflows above 65504, and sums of weighted losses go beyond; use bf16 or fp32"
+        )
     return value
 
 
 class Recipe(Section):
     """A training run.
 
-    Every optimiser step takes `rows_per_step` rows over all processes, each row a micro-batch of its own. Weights
-    and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the folder of the run whose
-    weights this one starts from. A checkpoint is written every `save_every` steps and at the end, the last `keep` stay.
-    `threads` is the number of CPU threads: results are exact for one number of them.
+    Every optimiser step takes `rows_per_step` rows over all processes, each row a micro-batch of its own.
+    Weights and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the
+    folder of the run whose weights this one starts from. A checkpoint is written every `save_every` steps and
+    at the end, the last `keep` stay. `threads` is the number of CPU threads: results are exact for one number
+    of them.
     """
 
     data: Data
@@ -197,7 +203,9 @@ class Recipe(Section):
         for name in ("crop_size", "patch_size"):
             given = getattr(self.vision, name)
             if spec is not None and given != getattr(spec, name):
-                raise ValueError(f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal")
+                raise ValueError(
+                    f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal"
+                )
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,13 +219,16 @@ class Recipe(Section):
     def __repr__(self) -> str:
         """Show the run in a few lines."""
         budget, optimizer = self.packing.budget, self.optimizer
-        rates = ", ".join(f"{name} {getattr(optimizer, name).lr:g}" for name in ("vision", "connector", "language"))
+        rates = ", ".join(
+            f"{name} {getattr(optimizer, name).lr:g}" for name in ("vision", "connector", "language")
+        )
         origin = "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
+        origin = origin if self.init is None else f"weights of {self.init}"
         matrices = f"matrices by muon {optimizer.muon.lr:g}, " if optimizer.name == "muon" else ""
         lines = [
             f"Recipe: {self.steps:,} steps of {self.rows_per_step} rows, seed {self.seed}, {self.precision}",
             f"  data       {', '.join(str(source.path) for source in self.data.train)}",
-            f"  model      {origin if self.init is None else f'weights of {self.init}'}, tokenizer {self.model.tokenizer}",
+            f"  model      {origin}, tokenizer {self.model.tokenizer}",
             f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, pool of {self.packing.pool}",
             f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
             f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
@@ -231,8 +242,8 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
 
     Args:
         path: YAML file; without `out` the run goes to `runs/NAME OF THE FILE`.
-        overrides: values by dotted name, such as `{"optimizer.language.lr": "1e-3", "data.train.0.path": "a.jsonl"}`;
-            each is read as YAML.
+        overrides: values by dotted name, such as `{"optimizer.language.lr": "1e-3", "data.train.0.path":
+            "a.jsonl"}`; each is read as YAML.
 
     Raises:
         RecipeError: the file or a value is wrong; one line that names file, key, and what is allowed.
@@ -257,7 +268,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read ({error}); give a recipe in YAML") from None
     raw = _parse(text, where=str(path))
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: holds no recipe; write 'key: value' lines, at least data, model and steps")
+        raise RecipeError(
+            f"{path}: holds no recipe; write 'key: value' lines, at least data, model and steps"
+        )
     return raw
 
 
@@ -295,9 +308,13 @@ def _key(place: Any, key: str, name: str) -> str | int:
     if isinstance(place, dict):
         return key
     if not isinstance(place, list):
-        raise RecipeError(f"--{name}: '{key}' stands below the value {place!r}, which has no keys; shorten the name")
+        raise RecipeError(
+            f"--{name}: '{key}' stands below the value {place!r}, which has no keys; shorten the name"
+        )
     if not key.isdecimal() or int(key) >= len(place):
-        raise RecipeError(f"--{name}: '{key}' is no place in a list of {len(place)}; give 0 to {len(place) - 1}")
+        raise RecipeError(
+            f"--{name}: '{key}' is no place in a list of {len(place)}; give 0 to {len(place) - 1}"
+        )
     return int(key)
 
 

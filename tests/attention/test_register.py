@@ -12,8 +12,8 @@ from transformers import (
     Qwen3Config,
     Qwen3Model,
 )
-from transformers.models.molmo2.configuration_molmo2 import Molmo2TextConfig
-from transformers.models.molmo2.modeling_molmo2 import Molmo2TextModel
+from transformers.models.molmo2.configuration_molmo2 import Molmo2Config, Molmo2TextConfig
+from transformers.models.molmo2.modeling_molmo2 import Molmo2Model, Molmo2TextModel
 
 from hedgerow.attention import BACKENDS, Dense, Masked, Segmented, Visibility, choose, register
 from hedgerow.attention.register import NAME, attend
@@ -130,6 +130,22 @@ def test_checkpointing_changes_no_gradient(model, name):
         assert visibility.calls == calls
         grads.append(torch.cat([p.grad.flatten() for p in language.parameters() if p.grad is not None]))
     assert torch.equal(*grads)
+
+
+def test_in_a_whole_model_it_can_be_set_for_the_language_model_alone():
+    register()
+    shared = {
+        name: SIZES[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
+    }
+    shared["num_key_value_heads"] = 4
+    config = Molmo2Config(
+        text_config=SIZES,
+        vision_config=shared | {"num_hidden_layers": 2},
+        adapter_config=shared | {"text_hidden_size": 32, "vision_feature_layer": [1, 0]},
+    )
+    model, forest = Molmo2Model._from_config(config, attn_implementation={"text_config": NAME}), draw(7)
+    assert model.config.vision_config._attn_implementation == "sdpa"
+    forward(model.language_model, Dense(forest.row()), embed(forest), forest.row().position)
 
 
 def test_segmented_refuses_a_model_with_sliding_windows():

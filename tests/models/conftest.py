@@ -60,9 +60,9 @@ class Toy:
     def conversation(self, node: int) -> Sequence:
         """A node with its path as one plain conversation, trained on the node alone."""
         where = np.flatnonzero(np.isin(self.forest.owner, self.forest.path(node)))
-        own = np.arange(len(where))
+        own, end = np.arange(len(where)), np.full(len(where), len(where))
         supervised = self.supervised() & (self.forest.owner == node)
-        return self.sequence(where, supervised=supervised, order=own, end=np.full(len(where), len(where)), position=own)
+        return self.sequence(where, supervised=supervised, order=own, end=end, position=own)
 
     def sequence(self, where: np.ndarray, *, supervised: np.ndarray, **layout: np.ndarray) -> Sequence:
         place = np.full(len(self.forest), -1)
@@ -72,9 +72,18 @@ class Toy:
         slot = np.flatnonzero(groups >= 0)
         windows = self.windows[where][slot]
         target = np.array([token for token in np.flatnonzero(supervised) if place[token] >= 0], int)
-        nodes, sample = np.unique(self.forest.owner[target], return_inverse=True)
+        nodes, sample, sizes = np.unique(self.forest.owner[target], return_inverse=True, return_counts=True)
+        samples = [
+            Sample("toy", f"{node}", "toy", "qa", int(n), 1.0) for node, n in zip(nodes, sizes, strict=True)
+        ]
         local = np.full(len(where), -1, np.int32)
         local[slot] = group
+        vision = VisionInput(
+            crops=self.crops[used],
+            pooling=np.where(windows < 0, -1, windows + PATCHES * group[:, None]).astype(np.int32),
+            grids=np.zeros((0, 3), np.int32),
+            patches=PATCHES,
+        )
         return Sequence(
             example="toy",
             tokens=self.tokens[where].astype(np.int32),
@@ -84,16 +93,11 @@ class Toy:
             target=self.tokens[target].astype(np.int32),
             weight=self.weights[target].astype(np.float32),
             sample=sample.astype(np.int32),
-            samples=tuple(Sample("toy", str(node), "toy", "qa", int((sample == n).sum()), 1.0) for n, node in enumerate(nodes)),
+            samples=tuple(samples),
             cost=Cost(tokens=len(where)),
-            vision=VisionInput(
-                crops=self.crops[used],
-                pooling=np.where(windows < 0, -1, windows + PATCHES * group[:, None]).astype(np.int32),
-                grids=np.zeros((0, 3), np.int32),
-                patches=PATCHES,
-            ) if len(slot) else None,
+            vision=vision if len(slot) else None,
             **{name: array.astype(np.int32) for name, array in layout.items()},
-        )  # fmt: skip
+        )
 
 
 def _row(sequence: Sequence) -> Row:
@@ -119,6 +123,7 @@ def toy(vocabulary: dict[str, int]) -> Callable[..., Toy]:
         first = np.flatnonzero(np.diff(forest.owner, prepend=-1))
         before = np.arange(count) - 1
         before[first] = [parents[forest.owner[token]] for token in first]
+        shape = (int(forest.group.max(initial=-1)) + 1, CROP, CROP, 3)
         windows = rng.integers(0, PATCHES, (count, WINDOW))
         windows[rng.random(windows.shape) < 0.2] = -1
         windows[:, 0] = rng.integers(0, PATCHES, count)
@@ -127,7 +132,7 @@ def toy(vocabulary: dict[str, int]) -> Callable[..., Toy]:
             tokens=np.where(forest.group >= 0, vocabulary["<im_patch>"], rng.integers(3, 768, count)),
             windows=windows,
             weights=rng.uniform(0.1, 2.0, count),
-            crops=rng.integers(0, 256, (int(forest.group.max(initial=-1)) + 1, CROP, CROP, 3)).astype(np.uint8),
+            crops=rng.integers(0, 256, shape).astype(np.uint8),
             before=before,
         )
 

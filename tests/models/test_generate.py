@@ -132,7 +132,9 @@ def test_media_of_one_example_run_once(make_model, prompts):
 
 def test_the_common_start_is_read_once(make_model, prompts):
     model, read = make_model(), []
-    model.hf.model.language_model.layers[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[1]))
+    model.hf.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, inputs: read.append(inputs[0].shape[1])
+    )
     generate(model, prompts, max_new_tokens=1, stop=-1)
     assert read[0] < sum(map(len, prompts)) / 2
 

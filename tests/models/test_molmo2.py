@@ -23,7 +23,12 @@ def losses(model, row):
 
 def gradients(model, loss):
     found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(model.parameters(), found, strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for p, g in zip(model.parameters(), found, strict=True)
+        ]
+    )
 
 
 def error(ours, theirs):
@@ -120,7 +125,9 @@ def test_features_stand_at_their_slots_and_nowhere_else(toy, make_model):
 
 def test_numpy_rows_are_moved_to_the_model(toy, make_model, as_row):
     model, row = make_model(), toy(0).whole()
-    arrays = dataclasses.replace(row, **{name: getattr(row, name).numpy() for name in ("tokens", "position", "order")})
+    arrays = dataclasses.replace(
+        row, **{name: getattr(row, name).numpy() for name in ("tokens", "position", "order")}
+    )
     assert torch.equal(model(arrays), model(row))
 
 
@@ -213,7 +220,9 @@ def test_float64_runs(toy, make_model, attention):
 def test_parameter_groups_hold_every_trainable_parameter_once(make_model):
     model = make_model()
     model.hf.model.vision_tower.requires_grad_(False)
-    model.hf.model.language_model.layers[1].mlp.down_proj.weight = model.hf.model.language_model.layers[0].mlp.down_proj.weight
+    model.hf.model.language_model.layers[1].mlp.down_proj.weight = model.hf.model.language_model.layers[
+        0
+    ].mlp.down_proj.weight
     groups = model.parameter_groups()
     assert list(groups) == ["vision", "connector", "language"]
     assert groups["vision"] == []
@@ -256,8 +265,12 @@ def test_the_part_between_crops_is_what_the_mean_over_crops_leaves(toy, make_mod
     model, row = make_model(), toy(0).whole()
     vision = row.vision
     count = len(vision.crops)
-    windows = torch.arange(count * 2)[:, None] // 2 * vision.patches + torch.arange(8).reshape(2, 4).repeat(count, 1)
-    row = dataclasses.replace(row, slot=torch.arange(count * 2), vision=dataclasses.replace(vision, pooling=windows))
+    windows = torch.arange(count * 2)[:, None] // 2 * vision.patches + torch.arange(8).reshape(2, 4).repeat(
+        count, 1
+    )
+    row = dataclasses.replace(
+        row, slot=torch.arange(count * 2), vision=dataclasses.replace(vision, pooling=windows)
+    )
     features = model.features(row.vision).detach().reshape(count, 2, -1)
     expected = (features - features.mean(0)).square().mean().sqrt()
     assert model.scale_report(row).between == pytest.approx(float(expected), rel=1e-4)

@@ -27,12 +27,12 @@ def write_video(
     """Write a video whose frame i is shown from pts[i] ticks on; `options` are the muxer's."""
     pictures = [picture(number) for number in range(len(pts))] if pictures is None else pictures
     with av.open(str(path), "w", options=options) as container:
-        settings = {"crf": "10", "bf": str(bframes)} if codec == "libx264" else {}
+        settings = {"crf": "10", "bf": str(bframes), "sc_threshold": "0"} if codec == "libx264" else {}
         stream = container.add_stream(
             codec, rate=round(1 / base) if base > Fraction(1, 100) else 10, options=settings
         )
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = "yuv420p", gop
+        stream.pix_fmt, stream.gop_size = "yuvj420p" if codec == "mjpeg" else "yuv420p", gop
         stream.time_base = stream.codec_context.time_base = base
         for moment, pixels in zip(pts, pictures, strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")

@@ -2,7 +2,8 @@ import math
 import struct
 from bisect import bisect_right
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
+from pathlib import Path
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from hedgerow.vision.video import VideoFile, clip, decode_frames, frame_times, o
 
 MILLI = Fraction(1, 1000)
 CONSTANT = [100 * number for number in range(40)]
+NO_FRAME = struct.pack(">I", 40) + bytes([10]) + b"\xff" * 38 + b"\x80"  # H.264 end of sequence
 VARIABLE = list(np.cumsum([0, *np.random.default_rng(1).choice([1, 7, 40, 90, 250, 700], 39)]).tolist())
 OFFSET = [1234 + moment for moment in VARIABLE]
 
@@ -43,7 +45,7 @@ def test_times_follow_the_rule_in_exact_numbers(duration, fps, most):
     expected = times_by_hand(duration, fps, most)
     assert found == pytest.approx([float(time) for time in expected], abs=1e-9)
     assert found[-1] == float(duration) or most == 1
-    assert all(before < after for before, after in zip(found, found[1:], strict=False))
+    assert all(before < after for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_clip_ends_at_the_last_frame_and_starts_before_it():
 def moments(pts, base=MILLI):
     """Times in seconds from the first frame: of each frame, amid each gap, and just before the next."""
     seconds = [float((moment - pts[0]) * base) for moment in pts]
-    gaps = list(zip(seconds, seconds[1:], strict=False))
+    gaps = list(pairwise(seconds))
     return sorted(
         seconds + [a + 0.6 * (b - a) for a, b in gaps] + [b - min(0.0006, (b - a) * 0.6) for a, b in gaps]
     )
@@ -140,9 +142,12 @@ def test_times_may_repeat_and_come_in_any_order_and_each_frame_is_converted_once
 ):
     path = media.write_video(tmp_path / "v.mp4", CONSTANT)
     converted = []
-    monkeypatch.setattr(
-        "hedgerow.vision.video.resized", lambda pixels, size, *, resize: converted.append(1) or pixels
-    )
+
+    def count(pixels, size, *, resize):
+        converted.append(size)
+        return pixels
+
+    monkeypatch.setattr("hedgerow.vision.video.resized", count)
     found = decode_frames(Video(path), [1.0, 0.0, 1.0, 0.04, 3.9, 1.05], size=(48, 64))
     assert media.numbers(found) == [10, 0, 10, 0, 39, 10]
     assert len(converted) == 3
@@ -198,8 +203,8 @@ def test_area_keeps_a_small_ball_that_bilinear_may_lose(tmp_path, media):
         .min()
         for way in ("area", "bilinear")
     }
-    assert peak["area"] > 40
-    assert peak["bilinear"] < 20
+    assert peak["area"] > 20
+    assert peak["bilinear"] < 10
 
 
 # Rotation
@@ -223,10 +228,11 @@ def displayed_by_hand(pixels, matrix):
     return np.array([[moved[y + top, x + left] for x in range(width)] for y in range(height)])
 
 
-TURNS = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]  # fmt: skip
+STRAIGHT = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)]
+SWAPPED = [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
 
 
-@pytest.mark.parametrize("matrix", TURNS)
+@pytest.mark.parametrize("matrix", STRAIGHT + SWAPPED)
 def test_frames_and_facts_are_upright(tmp_path, media, matrix):
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :16], pixels[:8, 16:], pixels[8:, :16] = 60, 120, 240
@@ -281,13 +287,13 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
     late = media.write_video(tmp_path / "late.mp4", CONSTANT[:20], pictures=noise)
     early = media.write_video(tmp_path / "early.mp4", CONSTANT[:20], pictures=noise, movflags="faststart")
     for name, source in (("cut.mp4", late), ("part.mp4", early)):
-        with open(source, "rb") as file:
-            data = file.read()
+        data = Path(source).read_bytes()
         (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
     (tmp_path / "text.mp4").write_text("no video\n" * 40)
-    (tmp_path / "notes.txt").write_text("no video\n" * 40)
+    (tmp_path / "notes.txt").write_text("no video\n" * 400)
     (tmp_path / "empty.mp4").write_bytes(b"")
     header_only(tmp_path / "header.mkv")
+    media.rewrite_packets(late, tmp_path / "hollow.mp4", lambda *_: NO_FRAME)
     header_only(tmp_path / "header.mp4")
     audio_only(tmp_path / "sound.mp4")
     for name, why in [
@@ -298,8 +304,9 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
         ("text.mp4", "no video"),
         ("notes.txt", "no video stream"),
         ("empty.mp4", "no video"),
-        ("header.mkv", "no frame"),
-        ("header.mp4", "no video|no frame"),
+        ("header.mkv", "no video"),
+        ("header.mp4", "no video"),
+        ("hollow.mp4", "no frame that can be decoded"),
         ("sound.mp4", "no video stream"),
     ]:
         path = str(tmp_path / name)
@@ -312,28 +319,24 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
 
 
 def test_the_cover_of_a_song_is_no_video(tmp_path, media):
-    path = str(tmp_path / "song.mp4")
-    audio_only(path)
-    with av.open(path) as container:
-        assert not container.streams.video
-    with av.open(path) as old, av.open(str(tmp_path / "cover.mka"), "w", format="matroska") as new:
-        sound = new.add_stream_from_template(old.streams.audio[0])
-        cover = new.add_stream("mjpeg", rate=1)
+    path = str(tmp_path / "song.mp3")
+    with av.open(path, "w") as container:
+        sound = container.add_stream("libmp3lame", rate=16000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        new.mux(cover.encode(av.VideoFrame.from_ndarray(media.picture(1, width=16, height=16), "rgb24")))
-        for packet in old.demux():
-            if packet.size:
-                packet.stream = sound
-                new.mux(packet)
-    with av.open(str(tmp_path / "cover.mka")) as container:
-        attached = [
-            bool(stream.disposition & av.stream.Disposition.attached_pic)
-            for stream in container.streams.video
-        ]
-    if attached == [True]:
-        with pytest.raises(MediaError, match="no video stream"):
-            probe(Video(str(tmp_path / "cover.mka")))
+        container.mux(
+            cover.encode(av.VideoFrame.from_ndarray(media.picture(1, width=16, height=16), "rgb24"))
+        )
+        container.mux(cover.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    with av.open(path) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(MediaError, match="no video stream"):
+        probe(Video(path))
 
 
 def test_a_damaged_tail_is_an_error_that_names_file_and_time_and_the_rest_is_read(tmp_path, media):
@@ -344,9 +347,10 @@ def test_a_damaged_tail_is_an_error_that_names_file_and_time_and_the_rest_is_rea
     pictures = [media.picture(number) for number in range(10)] + noise
     media.write_video(path, CONSTANT, gop=10, bframes=0, pictures=pictures)
     with av.open(str(path)) as container:
-        place = [packet.pos for packet in container.demux(container.streams.video[0]) if packet.size][30]
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+        place, end = packets[30].pos, packets[-1].pos + packets[-1].size
     data = bytearray(path.read_bytes())
-    data[place : place + 40000] = bytes(40000)
+    data[place:end] = bytes(end - place)
     path.write_bytes(data)
     assert probe(Video(str(path))).duration == pytest.approx(3.9)
     assert media.numbers(decode_frames(Video(str(path)), [0.0, 0.9], size=(48, 64))) == [0, 9]
@@ -359,9 +363,9 @@ def test_a_damaged_tail_is_an_error_that_names_file_and_time_and_the_rest_is_rea
 @pytest.mark.parametrize("lost", [7, 19])
 def test_a_frame_that_the_decoder_leaves_out_is_an_error(tmp_path, media, lost):
     source = media.write_video(tmp_path / "whole.mp4", CONSTANT[:20], gop=1)
-    filler = struct.pack(">I", 40) + bytes([12]) + b"\xff" * 38 + b"\x80"
-    change = lambda number, data: filler if number == lost else data  # noqa: E731
-    path = media.rewrite_packets(source, tmp_path / "v.mp4", change)
+    path = media.rewrite_packets(
+        source, tmp_path / "v.mp4", lambda number, data: NO_FRAME if number == lost else data
+    )
     others = [number for number in range(20) if number != lost]
     found = decode_frames(Video(path), [number / 10 for number in others], size=(48, 64))
     assert media.numbers(found) == others
@@ -371,8 +375,11 @@ def test_a_frame_that_the_decoder_leaves_out_is_an_error(tmp_path, media, lost):
 
 def test_a_frame_that_vp8_hides_leaves_the_one_before_on_the_screen(tmp_path, media):
     source = media.write_video(tmp_path / "whole.webm", CONSTANT[:8], codec="libvpx")
-    change = lambda number, data: bytes([data[0] & ~0x10]) + data[1:] if number == 3 else data  # noqa: E731
-    path = media.rewrite_packets(source, tmp_path / "v.webm", change)
+
+    def hide(number, data):
+        return bytes([data[0] & ~0x10]) + data[1:] if number == 3 else data
+
+    path = media.rewrite_packets(source, tmp_path / "v.webm", hide)
     found = decode_frames(Video(path), [0.2, 0.3, 0.4, 0.7], size=(48, 64))
     assert media.numbers(found) == [2, 2, 4, 7]
 

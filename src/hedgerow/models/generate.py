@@ -1,7 +1,6 @@
-"""Greedy decoding of many prompts at once; those about the same media become a tree, their common start its root.
+"""Greedy decoding of many prompts at once; those about the same media become a tree with their start as root.
 
-Letters for shapes as in `hedgerow.sequence`; also B prompts and K tokens kept for each (shorter ones are padded on
-the left).
+Letters for shapes as in `hedgerow.sequence`; also B prompts, and K tokens kept for each, padded on the left.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from hedgerow.sequence import Array, Budget, Cost, Row, Sequence, VisionInput
 class _Family(NamedTuple):
     """Prompts about the same media as one tree: their common start is the root, the rest of each a branch.
 
-    `members` are the places of the prompts in the caller's list, `paths` the tokens of each prompt in the tree.
+    `members` are the prompts' places in the caller's list, `paths` the places of their tokens in the tree.
     """
 
     tree: Sequence
@@ -46,7 +45,7 @@ def generate(
             share the vision tower and the reading of their common start.
         max_new_tokens: most tokens to add to each.
         stop: token that ends an answer.
-        limit: most tokens read at once, and most tokens with padding kept in a cache; lower it where memory is
+        limit: most tokens read at once, and most kept in a cache, padding included; lower it where memory is
             short. What is larger alone runs alone.
 
     Returns:
@@ -72,15 +71,9 @@ def generate(
 def _by_media(prompts: Listing[Sequence]) -> list[list[int]]:
     groups: dict[tuple[str, bytes], list[int]] = {}
     for place, prompt in enumerate(prompts):
-        alone = (
-            len(prompt)
-            and (prompt.order == np.arange(len(prompt))).all()
-            and (prompt.end == len(prompt)).all()
-        )
-        if not alone or prompt.position.ndim != 1:
-            raise ValueError(
-                f"prompt of {prompt.example}: give one conversation in logical order, not a tree"
-            )
+        own = np.arange(len(prompt))
+        if not len(own) or (prompt.order != own).any() or (prompt.end != len(own)).any():
+            raise ValueError(f"prompt of {prompt.example}: give a conversation in logical order, not a tree")
         groups.setdefault((prompt.example, _digest(prompt.vision)), []).append(place)
     return list(groups.values())
 
@@ -104,9 +97,8 @@ def _family(prompts: Listing[Sequence], members: list[int]) -> _Family:
     ids = max(int(table[2].max()) for table in tables) + 1
     for place, table in enumerate(tables):  # groups of different branches are different groups
         table[2, root:] += np.where(table[2, root:] >= 0, place * ids, 0)
-    tokens, position, groups, slot = np.concatenate(
-        [tables[0], *(table[:, root:] for table in tables[1:])], axis=1
-    )
+    parts = [tables[0], *(table[:, root:] for table in tables[1:])]
+    tokens, position, groups, slot = np.concatenate(parts, axis=1)
     tree = dataclasses.replace(
         group[0],
         tokens=tokens,
@@ -137,7 +129,7 @@ def _common(tables: list[Array]) -> int:
     for _, _, group, _ in tables:
         while (cut := (group[:root] >= 0) & np.isin(group[:root], group[root:])).any():
             root = int(np.argmax(cut))
-    return root
+    return int(root)
 
 
 def _vision(group: list[Sequence], root: int) -> VisionInput | None:
@@ -196,7 +188,7 @@ def _pick(cache: Any, index: Tensor) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class _State:
-    """What decoding keeps of unfinished prompts: keys and values, bool [B, K] which are real, next position [B]."""
+    """What is kept of unfinished prompts: keys and values, which are real (bool [B, K]), position [B]."""
 
     cache: Any
     seen: Tensor

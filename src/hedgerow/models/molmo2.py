@@ -23,9 +23,9 @@ ALIKE = 0.01  # and so are features of which less than this share tells crops ap
 class ScaleReport:
     """How loud vision is beside text, as standard deviations over all channels and slots of a row.
 
-    `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the part
-    of the features that differs between crops: what is left after taking away, for each place in a crop, the mean
-    over the crops; None where no place occurs in two crops.
+    `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the
+    part of the features that differs between crops: what is left after taking away, for each place in a crop,
+    its mean over the crops; None where no place occurs in two crops.
     """
 
     features: float
@@ -47,8 +47,8 @@ class ScaleReport:
         else:
             return ""
         return (
-            f"visual features have scale {given} (allowed: {QUIET} to {LOUD} times, {ALIKE} between crops), so the "
-            "model will hardly learn to see; change initializer_range, or start from trained weights"
+            f"visual features have scale {given} (allowed: {QUIET} to {LOUD} times, {ALIKE} between crops), "
+            "so the model will hardly learn to see; change initializer_range, or start from trained weights"
         )
 
 
@@ -60,8 +60,8 @@ class Molmo2(nn.Module):
 
     Args:
         hf: a model from `hedgerow.models.assemble`, or from `from_pretrained`.
-        attention: name of a backend in `hedgerow.attention.register.BACKENDS`; None takes "segmented" on the CPU
-            and "dense" elsewhere.
+        attention: name of a backend of `hedgerow.attention.register`; None takes "segmented" on the CPU and
+            "dense" elsewhere.
         vision_attention: of the vision tower and the connector. "eager" trains faster in bf16 on a CPU.
         gradient_checkpointing: run each layer again in the backward pass instead of keeping its activations.
 
@@ -125,7 +125,7 @@ class Molmo2(nn.Module):
         return embeddings.index_add(0, row.slot, features.to(embeddings.dtype))
 
     def features(self, vision: VisionInput) -> Tensor:
-        """Return one feature per slot, [V, D]: some layers of the vision tower, pooled by attention, projected."""
+        """Return a feature per slot, [V, D]: layers of the vision tower, pooled and projected."""
         config = self.hf.config
         pixels = _patches(vision.crops, config.vision_config)
         seen = self.hf.model.vision_tower(pixels, output_hidden_states=True).hidden_states
@@ -190,8 +190,8 @@ class Molmo2(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return every trainable parameter once, as "vision", "connector" and "language".
 
-        The rows of the visual tokens are part of the one embedding table, so they train with the language model;
-        the paper (arXiv 2601.10611) gives them the connector's rate.
+        The rows of the visual tokens are part of the one embedding table, so they train with the language
+        model; in arXiv 2601.10611 they have the connector's rate.
         """
         model = self.hf.model
         parts = {"vision": model.vision_tower, "connector": model.multi_modal_projector, "language": self.hf}
@@ -233,7 +233,7 @@ def _own_configs(hf: Any) -> None:
 
 
 def _patches(crops: Array, config: Any) -> Tensor:
-    """Turn uint8 [C, H, W, 3] into float32 [C, patches, P * P * 3] in [-1, 1], patches and pixels row by row."""
+    """Turn uint8 [C, H, W, 3] into float32 [C, patches, P * P * 3] in [-1, 1]; all orders are row by row."""
     count, height, width, channels = crops.shape
     size = config.patch_size
     if [height, width] != list(config.image_size):

@@ -6,8 +6,8 @@
                                   manifest.json        fingerprint of the run, size of each file
     OUT/checkpoints/latest                             name of the newest folder
 
-A folder is written under another name, synced to disk and renamed: one that has its name is complete. A folder that was
-copied here only in part is told by the sizes in its manifest, and passed over.
+A folder is written under another name, synced to disk and renamed: one that has its name is complete. A
+folder that was copied here only in part is told by the sizes in its manifest, and passed over.
 """
 
 import contextlib
@@ -100,7 +100,9 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         load_model(model, folder / "model.safetensors")
     except (RuntimeError, SafetensorError) as error:
         told = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise RecipeError(f"{folder} holds another model: {' '.join(told[-2:])}; use its recipe's model") from None
+        raise RecipeError(
+            f"{folder} holds another model: {' '.join(told[-2:])}; use its recipe's model"
+        ) from None
 
 
 def discard(out: Path) -> None:
@@ -109,7 +111,7 @@ def discard(out: Path) -> None:
 
 
 def fingerprint(recipe: Recipe) -> dict[str, str]:
-    """Return by dotted name all that decides what a run computes; files count by content, wherever they lie."""
+    """Return by dotted name what decides the result of a run; files count by content, wherever they lie."""
     found = {name: value for name, value in _flat(recipe.to_dict()) if not _is_free(name)}
     for number, source in enumerate(recipe.data.train):
         found[f"data.train.{number}.path"] = _digest(source.path)

@@ -46,7 +46,7 @@ _PAUSE = 10.0  # seconds between plain lines
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step over all processes. `sums` are by task and data set; see the table above for the rest."""
+    """One optimiser step over all processes; `sums` are by task and data set, the rest is in the table above."""
 
     number: int
     epoch: int
@@ -120,7 +120,7 @@ class Run:
 
 
 class Callback:
-    """Something that goes along with a run; override what you need. Called on every process, see `parallel.rank`."""
+    """Something that goes along with a run, on every process (see `parallel.rank`); override what you need."""
 
     def on_start(self, run: Run) -> None:
         """Before the first step, after a checkpoint was restored."""
@@ -136,7 +136,7 @@ class Callback:
 
 
 class MetricsFile(Callback):
-    """Writes every `recipe.log_every`-th step and the last to `metrics.jsonl` in `recipe.out`, each line in one piece.
+    """Writes every `log_every`-th step and the last to `metrics.jsonl` in `recipe.out`, a line in one piece.
 
     Args:
         recipe: the run.

@@ -1,12 +1,13 @@
 """The training loop.
 
-A step takes `rows_per_step` rows over all processes, or what is left of the epoch. Each row is a micro-batch: its summed
-loss is backpropagated as it is. Then gradients, losses and divisors are added up over all processes, the gradients are
-divided and clipped, and the optimisers step. So how targets are spread over rows, micro-batches and processes changes
-nothing, and a run that is cut off and resumed computes what it would have computed.
+A step takes `rows_per_step` rows over all processes, or what is left of the epoch. Each row is a micro-batch:
+its summed loss is backpropagated as it is. Then gradients, losses and divisors are added up over all
+processes, the gradients are divided and clipped, and the optimisers step. So how targets are spread over
+rows, micro-batches and processes changes nothing, and a run that is cut off and resumed computes what it
+would have computed.
 
-What is random in the model (dropout) is seeded by (seed, epoch, row): the same on any number of processes, and no state to
-save.
+What is random in the model (dropout) is seeded by (seed, epoch, row): the same on any number of processes,
+and no state to save.
 """
 
 import math
@@ -22,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.utils import deterministic
 
 from hedgerow.errors import RecipeError
 from hedgerow.packing.loader import Loaded
@@ -32,6 +32,8 @@ from hedgerow.train import checkpoint, parallel
 from hedgerow.train.log import Callback, MetricsFile, Run, Step, peak_memory, reporter
 from hedgerow.train.loss import Key, RowLoss, Sums, by_task, merged, weighted_loss
 from hedgerow.train.optim import Grouped, Optimizers
+
+_deterministic: Any = torch.utils.deterministic  # a module whose attributes are properties
 
 
 class Model(Grouped, Protocol):
@@ -87,7 +89,8 @@ def train(
         fresh: start over, and remove the checkpoints in `recipe.out`.
 
     Raises:
-        RecipeError: the loss is not finite, `out` holds another run, or the rows do not divide among the processes.
+        RecipeError: the loss is not finite, `out` holds another run, or the rows do not divide among the
+            processes.
     """
     if recipe.rows_per_step % parallel.world():
         raise RecipeError(
@@ -97,16 +100,22 @@ def train(
         stack.enter_context(_settings(recipe, _device(model)))
         optimizers = Optimizers(cast(Grouped, model), recipe)
         done, folder = _restore(recipe, model, optimizers, loader, fresh=fresh)
-        trainer = stack.enter_context(closing(_Trainer(recipe, model, optimizers, loader, objective=objective)))
+        trainer = stack.enter_context(
+            closing(Trainer(recipe, model, optimizers, loader, objective=objective))
+        )
         listeners = (*_reports(recipe, stack, after=done), *callbacks)
-        _tell(listeners, lambda listener: listener.on_start(Run(recipe, model, done)))
+        for listener in listeners:
+            listener.on_start(Run(recipe, model, done))
         for number in range(done + 1, recipe.steps + 1):
             step = trainer.step(number)
-            _tell(listeners, lambda listener, step=step: listener.on_step(step))
+            for listener in listeners:
+                listener.on_step(step)
             if number == recipe.steps or (recipe.save_every and number % recipe.save_every == 0):
                 folder = _save(recipe, model, optimizers, loader, step=number)
-                _tell(listeners, lambda listener, folder=folder: listener.on_save(folder))
-        _tell(listeners, lambda listener: listener.on_end())
+                for listener in listeners:
+                    listener.on_save(folder)
+        for listener in listeners:
+            listener.on_end()
     assert folder is not None
     return folder
 
@@ -141,7 +150,7 @@ class _Part:
         )
 
 
-class _Trainer:
+class Trainer:
     """Makes steps."""
 
     def __init__(
@@ -270,18 +279,18 @@ def _device(model: nn.Module) -> torch.device:
 def _settings(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Set threads, and on a CPU only operations that give the same bits each time; put all back afterwards."""
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
-    filled = deterministic.fill_uninitialized_memory
+    filled = _deterministic.fill_uninitialized_memory
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        deterministic.fill_uninitialized_memory = False  # finds bugs, at a price for every empty tensor
+        _deterministic.fill_uninitialized_memory = False  # finds bugs, at a price for every empty tensor
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
-        deterministic.fill_uninitialized_memory = filled
+        _deterministic.fill_uninitialized_memory = filled
 
 
 def _restore(
@@ -317,8 +326,3 @@ def _reports(recipe: Recipe, stack: ExitStack, *, after: int) -> tuple[Callback,
         return ()
     metrics = stack.enter_context(MetricsFile(recipe, after=after))
     return metrics, stack.enter_context(reporter(recipe.steps))
-
-
-def _tell(listeners: Sequence[Callback], what: Callable[[Callback], None]) -> None:
-    for listener in listeners:
-        what(listener)

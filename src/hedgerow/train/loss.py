@@ -21,9 +21,9 @@ Key = tuple[str, str]  # task and data set
 class RowLoss:
     """What a row adds to the loss of a step.
 
-    `numerator` [] is sum of w (ce + z lse^2), not normalised, the only field with a gradient; `z_term` [] its part that
-    comes from z. `sums` float64 [5, S] holds for each sample: sum of w ce, sum of ce, sum of w, number of targets, number
-    of targets with w > 0.
+    `numerator` [] is sum of w (ce + z lse^2), not normalised, the only field with a gradient; `z_term` [] its
+    part that comes from z. `sums` float64 [5, S] holds for each sample: sum of w ce, sum of ce, sum of w,
+    number of targets, number of targets with w > 0.
     """
 
     numerator: Tensor
@@ -53,7 +53,8 @@ class Sums:
 
     def divisor(self, normalize: Literal["weights", "samples", "tokens"]) -> float:
         """Return what the summed loss is divided by."""
-        return {"weights": self.weight, "samples": float(self.samples), "tokens": float(self.tokens)}[normalize]
+        parts = {"weights": self.weight, "samples": float(self.samples), "tokens": float(self.tokens)}
+        return parts[normalize]
 
 
 def weighted_loss(hidden: Tensor, row: Row, head: Head, *, z_loss: float = 0.0, chunk: int = 1024) -> RowLoss:
@@ -80,11 +81,12 @@ def cross_entropy(hidden: Tensor, row: Row, head: Head, *, chunk: int = 1024) ->
         hidden: last hidden states [N, D].
         row: a row of tensors.
         head: from hidden states [m, D] to logits [m, vocabulary].
-        chunk: most positions for which logits exist at once, in backward too: several chunks are computed twice.
+        chunk: most positions for which logits exist at once, in backward too: several chunks are computed
+            twice.
     """
     # index_select, whose backward adds in a fixed order: branches share sources, and indexing adds them in any.
-    picked = hidden.index_select(0, row.source).split(chunk)
-    targets = row.target.split(chunk)
+    picked = torch.split(hidden.index_select(0, row.source), chunk)
+    targets = torch.split(row.target, chunk)
     if len(picked) == 1:
         return _token_losses(picked[0], targets[0], head)
     found = [

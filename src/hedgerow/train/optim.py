@@ -31,8 +31,8 @@ class Grouped(Protocol):
 def learning_rate(step: int, rate: Rate, schedule: Schedule, *, steps: int) -> float:
     """Return the learning rate of a step, a pure function of it.
 
-    Warm-up is linear from 0, which no step has, to the peak at step `warmup`. Then the rate is constant until `hold`
-    of all steps, and falls to `floor` times the peak at the last step.
+    Warm-up is linear from 0, which no step has, to the peak at step `warmup`. Then the rate is constant until
+    `hold` of all steps, and falls to `floor` times the peak at the last step.
 
     Args:
         step: from 1 to `steps`.
@@ -53,16 +53,17 @@ def learning_rate(step: int, rate: Rate, schedule: Schedule, *, steps: int) -> f
 class Optimizers:
     """The optimisers of a run, stepped together.
 
-    Parameters with one dimension are not decayed. With `muon` the weights of all `nn.Linear` but the output head go to
-    `torch.optim.Muon`, its update scaled to AdamW's size; embeddings, tables, the head and all else stay with AdamW. A
-    group whose rate is 0 is frozen: its parameters get `requires_grad=False`.
+    Parameters with one dimension are not decayed. With `muon` the weights of all `nn.Linear` but the output
+    head go to `torch.optim.Muon`, its update scaled to AdamW's size; embeddings, tables, the head and all
+    else stay with AdamW. A group whose rate is 0 is frozen: its parameters get `requires_grad=False`.
 
     Args:
         model: with its parameters in fp32 (or fp64), where they will be trained.
         recipe: sections optimizer and schedule, and `steps`.
 
     Raises:
-        ValueError: the model's groups are not its trainable parameters, each once, or a parameter is not fp32.
+        ValueError: the model's groups are not its trainable parameters, each once, or a parameter is not
+            fp32.
     """
 
     def __init__(self, model: Grouped, recipe: Recipe) -> None:
@@ -89,7 +90,7 @@ class Optimizers:
     @property
     def parameters(self) -> list[Tensor]:
         """What is trained, always in the same order."""
-        return [p for optimizer in self._optimizers.values() for g in optimizer.param_groups for p in g["params"]]
+        return [parameter for group in self._groups for parameter in group["params"]]
 
     def zero_grad(self) -> None:
         """Set every gradient to zeros, so that a parameter that a step does not reach has one too, on any rank."""
@@ -101,14 +102,13 @@ class Optimizers:
 
     def rates(self, step: int) -> dict[str, float]:
         """Return the learning rate of every group at a step, `NAME` for AdamW and `NAME.muon` for Muon."""
-        groups = [group["name"] for optimizer in self._optimizers.values() for group in optimizer.param_groups]
-        return {name: self._rate_at(name, step) for name in dict.fromkeys(groups)}
+        return {group["name"]: self._rate_at(group["name"], step) for group in self._groups}
 
     def step(self, step: int) -> None:
         """Update the parameters from their gradients at the rates of a step, numbered from 1."""
+        for group in self._groups:
+            group["lr"] = self._rate_at(group["name"], step)
         for optimizer in self._optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = self._rate_at(group["name"], step)
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +122,10 @@ class Optimizers:
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[name])
 
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
+
     def _rate_at(self, name: str, step: int) -> float:
         group, _, kind = name.partition(".")
         rate = _rate(self._recipe.optimizer, group)
@@ -132,7 +136,8 @@ class Optimizers:
 
 def linear_matrices(model: Grouped) -> set[int]:
     """Return the ids of the weights of all `nn.Linear` but the output head (`head` or `lm_head`), tied ones left out."""
-    inside, outside = set(), set()
+    inside: set[int] = set()
+    outside: set[int] = set()
     for name, module in model.named_modules():
         is_head = name.rpartition(".")[2] in ("head", "lm_head")
         for key, parameter in module.named_parameters(recurse=False):
@@ -179,7 +184,11 @@ def _check(model: Grouped) -> None:
     twice = sorted(names.get(key, "?") for key in set(given) if given.count(key) > 1)
     missing = sorted(name for key, name in names.items() if key not in given)
     if twice or missing:
-        raise ValueError(f"parameter_groups() must hold each parameter once; missing {missing}, twice {twice}")
+        raise ValueError(
+            f"parameter_groups() must hold each parameter once; missing {missing}, twice {twice}"
+        )
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} is {parameter.dtype}; train fp32 weights (precision bf16 computes in bf16)")
+            raise ValueError(
+                f"{name} is {parameter.dtype}; train fp32 weights (precision bf16 computes in bf16)"
+            )

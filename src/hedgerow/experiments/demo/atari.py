@@ -29,8 +29,8 @@ Place = tuple[float, float]
 class Policy:
     """How the joystick moves: the mix of moods and how long each lasts.
 
-    `roam` is the share of moods that go to a random place, `follow` of those that stay with the target; in the
-    rest the same random button is held. `hold` bounds how long a mood lasts in emulator steps, `noise` is how
+    `roam` is the share of moods that go to a random place, `follow` of those that stay with the target; in
+    the rest one random button is held. `hold` bounds how long a mood lasts in emulator steps, `noise` is how
     far from the target it aims in pixels (standard deviation), `serve` the chance a step to bring a lost ball
     back, `fire` to punch.
     """

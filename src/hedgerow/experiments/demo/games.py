@@ -1,7 +1,7 @@
 """Where things are on the screen of five Atari games, read from the console's 128 bytes of memory.
 
-Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing of which less than 2 px is
-drawn, in either direction, is not visible and has no box. A box is the extent of the thing's colour on the
+Boxes are pixels of the 160 x 210 screen, half open, clipped to what is drawn; a thing of which less than 2 px
+is drawn, in either direction, is not visible and has no box. A box is the extent of the thing's colour on the
 screen, but for two cases: a boxer who was just hit shakes by 2 px, and a thing behind another one keeps its
 whole box.
 """
@@ -32,9 +32,10 @@ class Game:
     """A game: what can be named in it and where it is.
 
     `locate(memory, before)` gives the box of every visible thing on the frame after which `memory` was read;
-    `before` is the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is what
-    a player follows. `serve` says that the fire button brings the target back, `upright` that turning the knob
-    right goes up. A play is in one of `modes` of the cartridge and is watched after up to `skip` emulator steps.
+    `before` is the memory one frame earlier. `hero` is what the joystick moves, inside `field`; `target` is
+    what a player follows. `serve` says that the fire button brings the target back, `upright` that turning
+    the knob right goes up. A play is in one of `modes` of the cartridge and is watched after up to `skip`
+    emulator steps.
     """
 
     name: str

@@ -31,7 +31,7 @@ HELDOUT_POLICIES = ("chase", "wander")
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Files of a recording (training clips, single frames of these, held-out clips) and their numbers of trees."""
+    """Files of a recording: training clips, single frames of these, held-out clips; and numbers of trees."""
 
     train: Path
     frames: Path
@@ -170,6 +170,8 @@ def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], NDArray[np.uint8], 
     """Boxes, palette and screens of each clip, from the process that holds the emulator."""
     command = [sys.executable, "-m", "hedgerow.experiments.demo.atari", job.game.name]
     size = job.frames * HEIGHT * WIDTH
+    if not job.clips:
+        return
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

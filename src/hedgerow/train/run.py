@@ -1,0 +1,126 @@
+"""A whole run: from a recipe to a trained model on disk."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hedgerow.build import MODEL, budget_of, build_encoder, build_model, training_examples
+from hedgerow.data.index import Dropped, Examples
+from hedgerow.models.assemble import save
+from hedgerow.models.molmo2 import Molmo2
+from hedgerow.packing.loader import Loaded, RowLoader
+from hedgerow.recipe import Recipe
+from hedgerow.sequence import Budget, Row
+from hedgerow.text import load_tokenizer
+from hedgerow.train import parallel
+from hedgerow.train.log import Callback
+from hedgerow.train.loop import Trainer, train
+from hedgerow.train.optim import Optimizers
+
+log = logging.getLogger("hedgerow")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run left behind: the `model` folder in the layout of `transformers`, and what it was trained on."""
+
+    model: Path
+    steps: int
+    examples: int
+    dropped: tuple[Dropped, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        bad = "".join(f"\n  dropped {item.where}: {item.reason}" for item in self.dropped)
+        lost = f", {len(self.dropped)} dropped" if self.dropped else ""
+        return (
+            f"{self.model}: {self.steps} steps on {self.examples} examples{lost}, {self.seconds:.0f} s{bad}"
+        )
+
+
+def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = ()) -> Trained:
+    """Train as a recipe says, or go on where a run was cut off, and save the model.
+
+    Args:
+        recipe: the run.
+        fresh: start over.
+        callbacks: go along.
+
+    Raises:
+        DataError: the data are bad and `on_bad` is raise.
+        RecipeError: the run's folder holds another run, or training failed.
+    """
+    begin = time.perf_counter()
+    encoder = build_encoder(recipe)
+    examples = training_examples(recipe, encoder)
+    model = build_model(recipe, encoder)
+    _warn_if_blind(model, examples)
+    train(recipe, model, row_loader(recipe, examples), fresh=fresh, callbacks=callbacks)
+    folder = recipe.out / MODEL
+    if parallel.rank() == 0:
+        save(
+            model,
+            folder,
+            tokenizer=load_tokenizer(recipe.model.tokenizer),
+            settings=recipe.to_dict()["vision"],
+        )
+    return Trained(folder, recipe.steps, len(examples), examples.dropped, time.perf_counter() - begin)
+
+
+def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
+    """Make the loader of a recipe for this process."""
+    return RowLoader(
+        examples.encode,
+        examples.costs,
+        budget_of(recipe),
+        seed=recipe.seed,
+        pool=recipe.packing.pool,
+        workers=recipe.packing.workers,
+        pad=recipe.packing.pad,
+        on_bad=recipe.data.on_bad,
+        rank=parallel.rank(),
+        world=parallel.world(),
+    )
+
+
+def one_step(recipe: Recipe, model: Molmo2) -> Callable[[Listing[Row]], None]:
+    """Return a function that makes one optimiser step on given rows, each a micro-batch."""
+    optimizers = Optimizers(model, recipe)
+
+    def step(rows: Listing[Row]) -> None:
+        given = recipe.model_copy(update={"rows_per_step": len(rows)})
+        Trainer(given, model, optimizers, _Given(rows), objective=None).step(1)
+
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A loader of rows that are already there."""
+
+    rows: Listing[Row]
+
+    def __iter__(self) -> Iterator[Loaded]:
+        return iter([Loaded(row, number, 0) for number, row in enumerate(self.rows)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to remember."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def _warn_if_blind(model: Molmo2, examples: Examples) -> None:
+    """Say when the connector's output is far from the scale of the embeddings it is added to."""
+    seen = next((n for n, cost in enumerate(examples.costs) if cost.get("crops", 0)), None)
+    if seen is None:
+        return
+    sequence = examples.encode(seen)
+    report = model.scale_report(Row.join([sequence], Budget(**sequence.cost)))
+    if report.problem:
+        log.warning("%s", report.problem)
