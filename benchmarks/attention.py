@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py [--json] [--cases demo,4k,8k,16k]
 
-Times are CPU seconds of one layer in fp32 (best of the repeats), without making the backend, which happens once
-a row. `visible` is the share of all N x N pairs that the row may see.
+Times are CPU seconds of one layer in fp32 (best of the repeats), without making the backend, which happens
+once a row. `visible` is the share of all N x N pairs that the row may see.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CASES = {
 
 
 def lay_out(trees):
-    """Return the integers of a row; half of a root's text stands between its vision tokens, as timestamps do."""
+    """Return the integers of a row; half of a root's text stands between vision tokens, as timestamps do."""
     fields = {"order": [], "end": [], "group": [], "position": []}
     start = 0
     for number, (text, vision, branches) in enumerate(trees):

@@ -3,9 +3,10 @@
     python benchmarks/packing.py [--examples 10000] [--seeds 3] [--json]
 
 Synthetic mixes under a budget of 16,384 tokens (and 128 crops): W1 short texts, W1L long texts, W2 text,
-images and video bound by crops, W2B the same bound by both, W2T bound by tokens. `eff` is the volume of the scarcest
-budget over the rows: 1 cannot be beaten; the rows of the flush count, in `steady` they do not. Waits are the most
-examples that came, and the most rows that left, while one example waited. Speed is CPU time of one core.
+images and video bound by crops, W2B the same bound by both, W2T bound by tokens. `eff` is the volume of the
+scarcest budget over the rows: 1 cannot be beaten; the rows of the flush count, in `steady` they do not.
+Waits are the most examples that came, and the most rows that left, while one example
+waited. Speed is CPU time of one core.
 """
 
 import argparse

@@ -82,14 +82,14 @@ class Model(Section):
 
 
 class Weights(Section):
-    """How targets are weighted: a preset of `hedgerow.weights.rules`, times a factor for each task in `scale`."""
+    """How targets are weighted: a preset of `hedgerow.weights.rules`, times a factor by task in `scale`."""
 
     preset: Literal["molmo2", "molmo2_code", "uniform"] = "molmo2"
     scale: Mapping[str, NonNegativeFloat] = {}
 
 
 class Loss(Section):
-    """`normalize` names the divisor, `z_loss` the factor of the z-loss, `chunk` the most rows of logits at once."""
+    """`normalize` names the divisor, `z_loss` is the factor of the z-loss, `chunk` limits rows of logits."""
 
     normalize: Literal["weights", "samples", "tokens"] = "weights"
     z_loss: NonNegativeFloat = 0.0
@@ -104,7 +104,7 @@ class Room(Section):
 
 
 class Packing(Section):
-    """Budget of a row, examples that wait to be packed, data workers, and whether rows are padded to the budget."""
+    """Budget of a row, most examples that wait for a row, data workers, and whether rows are padded."""
 
     budget: Room = Room()
     pool: PositiveInt = 48

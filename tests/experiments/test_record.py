@@ -36,7 +36,7 @@ PLAYED = ("pong", "boxing", "tennis", "freeway")
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     pytest.importorskip("ale_py")
-    return record(tmp_path_factory.mktemp("clips"), games=PLAYED, train_clips=4, heldout_clips=1)
+    return record(tmp_path_factory.mktemp("clips"), games=PLAYED, train_clips=3, heldout_clips=1)
 
 
 def trees(path: Path) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def test_boxes_are_where_the_pixels_are(recording: Recording) -> None:
 
 
 def test_trees_are_valid_and_complete(recording: Recording) -> None:
-    assert (recording.train_trees, recording.frame_trees, recording.heldout_trees) == (16, 64, 4)
+    assert (recording.train_trees, recording.frame_trees, recording.heldout_trees) == (12, 48, 4)
     for path in (recording.train, recording.frames, recording.heldout):
         assert all(read_trees(path))
     for tree in trees(recording.train) + trees(recording.heldout):
@@ -111,7 +111,7 @@ def test_clips_are_sampled_exactly(recording: Recording) -> None:
 
 def test_heldout_clips_are_other_clips(recording: Recording) -> None:
     videos = [path.read_bytes() for path in sorted((recording.train.parent / "videos").iterdir())]
-    assert len(videos) == len(set(videos)) == 20
+    assert len(videos) == len(set(videos)) == 16
 
 
 @pytest.mark.usefixtures("recording")

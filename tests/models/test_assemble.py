@@ -100,6 +100,12 @@ def test_a_loaded_model_is_the_saved_one(make_model, tokenizer, tmp_path):
     assert all(torch.equal(names[name], p) for name, p in again.named_parameters())
 
 
+def test_loaded_weights_own_their_memory(make_model, tokenizer, tmp_path):
+    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
+    parameters = list(load(tmp_path / "model").parameters())
+    assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)
+
+
 def test_the_folder_names_no_attention_of_ours(make_model, tokenizer, tmp_path):
     save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
     assert "hedgerow" not in (tmp_path / "model" / "config.json").read_text()

@@ -62,7 +62,10 @@ def test_no_image_costs_more_than_the_published_most():
     sizes = np.random.default_rng(0).integers(1, 4000, (300, 2))
     for most, limit in [(8, 1400), (24, 3680)]:
         processor = Molmo2Processor(max_crops=most)
-        facts = [ImageFacts("p", int(width), int(height)) for width, height in [*sizes, (300, 4000)]]
+        facts = [
+            ImageFacts("p", int(width), int(height))
+            for width, height in [*sizes, size_of(most, 1, processor)]
+        ]
         assert max(len(names(processor.layout(Image("p"), item))) for item in facts) == limit
 
 

@@ -177,7 +177,7 @@ def load(
             f"{folder}: tensors {'; '.join(wrong)}; the weights do not belong to this config.json"
         )
     for parameter in hf.parameters():
-        # What was read is a view of the whole mapped file, which could neither be saved again nor replaced on disk.
+        # What was read lies in the mapped file, and fused tensors share memory; weights own theirs.
         parameter.data = parameter.data.clone()
     return Molmo2(
         hf,

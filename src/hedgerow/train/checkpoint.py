@@ -62,7 +62,7 @@ def save(out: Path, model: nn.Module, state: State, recipe: Recipe) -> Path:
     for path in (*fresh.iterdir(), fresh):
         _sync(path)
     _remove(folder)  # of an earlier, abandoned leg: a resumed run starts behind every complete one
-    os.replace(fresh, folder)
+    fresh.replace(folder)
     _point(folder)
     _tidy(folder, keep=recipe.keep)
     return folder
@@ -161,7 +161,7 @@ def _point(folder: Path) -> None:
     fresh = folder.with_name(f"{_NEW}latest")
     fresh.write_text(folder.name + "\n", encoding="utf-8")
     _sync(fresh)
-    os.replace(fresh, folder.with_name("latest"))
+    fresh.replace(folder.with_name("latest"))
     _sync(folder.parent)
 
 

@@ -46,7 +46,7 @@ _PAUSE = 10.0  # seconds between plain lines
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimiser step over all processes; `sums` are by task and data set, the rest is in the table above."""
+    """One optimiser step over all processes; `sums` by task and data set, the rest as in the table above."""
 
     number: int
     epoch: int
@@ -120,7 +120,7 @@ class Run:
 
 
 class Callback:
-    """Something that goes along with a run, on every process (see `parallel.rank`); override what you need."""
+    """Goes along with a run, on every process (see `parallel.rank`); override what you need."""
 
     def on_start(self, run: Run) -> None:
         """Before the first step, after a checkpoint was restored."""
@@ -150,7 +150,7 @@ class MetricsFile(Callback):
         if path.exists():
             fresh = path.with_name(f".new-{path.name}")
             fresh.write_bytes(_lines_until(path.read_bytes(), after))
-            os.replace(fresh, path)
+            fresh.replace(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def __enter__(self) -> Self:

@@ -49,7 +49,7 @@ class Model(Grouped, Protocol):
 
 
 class Loader(Protocol):
-    """Where rows come from; `hedgerow.packing.loader.RowLoader` is one. All processes get equally many a epoch."""
+    """Where rows come from, such as `RowLoader`. All processes get equally many in an epoch."""
 
     def __iter__(self) -> Iterator[Loaded]:
         """Yield the rest of the current epoch; the next time, the next epoch."""
@@ -76,7 +76,7 @@ def train(
     objective: Objective | None = None,
     fresh: bool = False,
 ) -> Path:
-    """Train a model, from its checkpoint in `recipe.out` if there is one, and return the folder of the last checkpoint.
+    """Train a model, from its checkpoint in `recipe.out` if there is one; return the folder of the last one.
 
     Where the model comes from (`recipe.init`) is settled by who builds it.
 
@@ -94,7 +94,7 @@ def train(
     """
     if recipe.rows_per_step % parallel.world():
         raise RecipeError(
-            f"rows_per_step {recipe.rows_per_step} does not divide among {parallel.world()} processes; give a multiple"
+            f"rows_per_step {recipe.rows_per_step} is no multiple of {parallel.world()} processes; give one"
         )
     with ExitStack() as stack:
         stack.enter_context(_settings(recipe, _device(model)))
@@ -151,7 +151,15 @@ class _Part:
 
 
 class Trainer:
-    """Makes steps."""
+    """Makes the steps of a run, one by one; `train` is made of it.
+
+    Args:
+        recipe: the run.
+        model: as for `train`; put in training mode.
+        optimizers: of the model.
+        loader: rows of this process.
+        objective: as for `train`.
+    """
 
     def __init__(
         self,
@@ -176,14 +184,21 @@ class Trainer:
             self._rows.close()
 
     def step(self, number: int) -> Step:
-        """Make one step on the next rows and return what happened."""
+        """Make one step on the next rows and return what happened.
+
+        Args:
+            number: of the step, from 1; it decides the learning rates.
+
+        Raises:
+            RecipeError: the loss or the gradient is not finite; the weights are still those from before.
+        """
         begin = time.perf_counter()
         self._optimizers.zero_grad()
         total = _Part.total(parallel.gather(self._backward()))
         if total.broken:
             raise RecipeError(
-                f"step {number}: the loss is not finite on row(s) of {' and of '.join(total.broken)}; lower the "
-                "learning rates, or look at these examples (the last checkpoint is from before)"
+                f"step {number}: the loss is not finite on the row of {' and that of '.join(total.broken)}; "
+                "lower the learning rates, or look at these examples"
             )
         divisor = Sums.total(total.sums.values()).divisor(self._recipe.loss.normalize)
         norm = self._update(number, divisor)
@@ -233,7 +248,7 @@ class Trainer:
         )
 
     def _take(self) -> Iterator[tuple[Loaded, float]]:
-        """Yield the rows of a step, and how long each was waited for; fewer at the end of an epoch, but one."""
+        """Yield the rows of a step, or what is left of the epoch, and the seconds each was waited for."""
         for number in range(self._recipe.rows_per_step // parallel.world()):
             begin = time.perf_counter()
             loaded = next(self._rows, None)
@@ -247,7 +262,7 @@ class Trainer:
             yield loaded, time.perf_counter() - begin
 
     def _update(self, number: int, divisor: float) -> float:
-        """Turn summed gradients into those of the loss, clip them, step; return their norm before clipping."""
+        """Make summed gradients those of the loss, clip them, step; return the norm before clipping."""
         parameters = self._optimizers.parameters
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         parallel.sum_in_place(gradients)
@@ -277,7 +292,7 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _settings(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Set threads, and on a CPU only operations that give the same bits each time; put all back afterwards."""
+    """Set threads and, on a CPU, operations that give the same bits each time; undo it afterwards."""
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     filled = _deterministic.fill_uninitialized_memory
     if recipe.threads is not None:
@@ -296,7 +311,7 @@ def _settings(recipe: Recipe, device: torch.device) -> Iterator[None]:
 def _restore(
     recipe: Recipe, model: nn.Module, optimizers: Optimizers, loader: Loader, *, fresh: bool
 ) -> tuple[int, Path | None]:
-    """Put everything where the last checkpoint was; return its step and folder, 0 and None where there is none."""
+    """Put everything where the last checkpoint was; return its step and folder, or 0 and None."""
     if fresh and parallel.rank() == 0:
         checkpoint.discard(recipe.out)
     folder = parallel.gather(checkpoint.newest(recipe.out))[0]

@@ -84,7 +84,7 @@ def cross_entropy(hidden: Tensor, row: Row, head: Head, *, chunk: int = 1024) ->
         chunk: most positions for which logits exist at once, in backward too: several chunks are computed
             twice.
     """
-    # index_select, whose backward adds in a fixed order: branches share sources, and indexing adds them in any.
+    # index_select: its backward adds in a fixed order, that of indexing in any; branches share sources.
     picked = torch.split(hidden.index_select(0, row.source), chunk)
     targets = torch.split(row.target, chunk)
     if len(picked) == 1:

@@ -1,4 +1,4 @@
-"""Optimisers: vision, connector and language each with an own rate, AdamW everywhere, or Muon for weight matrices."""
+"""Optimisers: own rates for vision, connector and language; AdamW, or Muon for matrices and AdamW else."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ class Optimizers:
         return [parameter for group in self._groups for parameter in group["params"]]
 
     def zero_grad(self) -> None:
-        """Set every gradient to zeros, so that a parameter that a step does not reach has one too, on any rank."""
+        """Set all gradients to zeros: a parameter that a step does not reach has one too, on any process."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -135,7 +135,7 @@ class Optimizers:
 
 
 def linear_matrices(model: Grouped) -> set[int]:
-    """Return the ids of the weights of all `nn.Linear` but the output head (`head` or `lm_head`), tied ones left out."""
+    """Return the ids of the weights of all `nn.Linear` but the head (`head`, `lm_head`) and tied ones."""
     inside: set[int] = set()
     outside: set[int] = set()
     for name, module in model.named_modules():

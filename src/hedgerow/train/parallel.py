@@ -31,7 +31,7 @@ def gather(value: _T) -> list[_T]:
 
 
 def sum_in_place(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes; all processes give the same shapes in the same order."""
+    """Replace each tensor by its sum over all processes; all give the same shapes in the same order."""
     if not _together():
         return
     for bucket in _buckets(tensors):
