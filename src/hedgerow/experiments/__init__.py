@@ -1,0 +1,1 @@
+"""Experiments: each one the public API, run in order."""

@@ -236,7 +236,7 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
             loss = self._objective(self._model, row)
         loss.numerator.backward()  # type: ignore[no-untyped-call]  # torch's own
-        numerator = float(loss.numerator)
+        numerator = float(loss.numerator.detach())
         return replace(
             part,
             numerator=numerator,

@@ -1,0 +1,1 @@
+"""The demo: Atari clips recorded, a small model trained on them, and what it learnt."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game, Kind
 
 POINTINGS = 3
+COUNTINGS = 2
 Record = dict[str, Any]
 
 
@@ -67,11 +69,12 @@ def _point(scene: Scene, label: str, index: int) -> Record:
 
 
 def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    visible = [label for label in scene.game.labels if scene.seen(label)]
-    chosen = [visible[index] for index in rng.permutation(len(visible))[:POINTINGS]]
+    """Point to different things, each at one of its times; with too few things, to one of them at another time too."""
+    by_label = [[(label, index) for index in rng.permutation(scene.seen(label))] for label in scene.game.labels]
+    turns = zip_longest(*(by_label[place] for place in rng.permutation(len(by_label))))
+    asked = [one for turn in turns for one in turn if one is not None][:POINTINGS]
     branches = []
-    for label in chosen:
-        index = int(rng.choice(scene.seen(label)))
+    for label, index in asked:
         part = {"type": "points", "label": label, "points": [_point(scene, label, index)]}
         question = f"Point to the {label} at {scene.times[index]:.1f} seconds."
         branches.append(_branch("pointing", question, [part]))
@@ -84,12 +87,13 @@ def _inside(point: Record, half: str) -> bool:
 
 
 def _counting(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    """For each kind of thing, how many are visible, or stand in one half of the frame."""
-    return [_count(scene, kind, rng) for kind in scene.game.kinds]
+    """Ask how many are visible, or stand in one half of the frame, at different times and of each kind in turn."""
+    times = rng.permutation(len(scene.times))[:COUNTINGS]
+    kinds = scene.game.kinds
+    return [_count(scene, kinds[turn % len(kinds)], int(index), rng) for turn, index in enumerate(times)]
 
 
-def _count(scene: Scene, kind: Kind, rng: np.random.Generator) -> Record:
-    index = int(rng.integers(len(scene.times)))
+def _count(scene: Scene, kind: Kind, index: int, rng: np.random.Generator) -> Record:
     points = [_point(scene, label, index) for label in kind.labels if label in scene.boxes[index]]
     where = "visible"
     if kind.halves:

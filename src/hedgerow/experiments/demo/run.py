@@ -19,7 +19,7 @@ from hedgerow.recipe import Recipe, load_recipe
 from hedgerow.train.run import one_step, run
 from hedgerow.tree import MessageTree, read_trees
 
-GAMES = ("pong", "boxing", "breakout", "freeway")
+GAMES = ("pong", "boxing", "breakout", "tennis")
 NAMES = {
     "pointing": "pointing_f1",
     "counting": "count_accuracy",
