@@ -47,7 +47,7 @@ _MODULES = ("grounding", "vision", "visibility", "weights")
 __all__ = [
     "Branch", "Budget", "ChatFormat", "Cost", "Encoder", "HedgerowError", "Image", "Message", "MessageTree",
     "Molmo2Processor", "Packer", "Point", "Points", "Row", "Sequence", "Text", "Tracks", "Video", "grounding",
-    "load_tokenizer", "plan_rows", "read_trees", "vision", "visibility", "weights", "write_trees",
+    "load_tokenizer", "plan_rows", "read_trees", "visibility", "vision", "weights", "write_trees",
 ]  # fmt: skip
 
 

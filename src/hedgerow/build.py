@@ -1,5 +1,6 @@
 """From a recipe, which is data, to the objects that run."""
 
+from collections.abc import Sequence as Listing
 from pathlib import Path
 
 from transformers.utils import logging
@@ -12,9 +13,8 @@ from hedgerow.models.molmo2 import Molmo2
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
-from hedgerow.tree import MessageTree, read_trees
 
-logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a run has its own
+logging.disable_progress_bar()  # a run has its own
 MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
 
 
@@ -45,22 +45,28 @@ def training_examples(recipe: Recipe, encoder: Encoder) -> Examples:
         DataError: an example is bad and `on_bad` is raise, or none is left.
     """
     paths = [(source.path, source.repeat) for source in recipe.data.train]
-    examples = Examples.read(paths, encoder, budget=budget_of(recipe), on_bad=recipe.data.on_bad)
-    if isinstance(encoder.facts, MediaFacts):
-        encoder.facts.save()
-    return examples
+    return _indexed(recipe, encoder, paths, budget=budget_of(recipe))
 
 
-def evaluation_trees(recipe: Recipe) -> list[MessageTree]:
-    """Read the evaluation data of a recipe.
+def evaluation_examples(recipe: Recipe, encoder: Encoder) -> Examples:
+    """Index the evaluation data of a recipe; a tree may hold more than a row.
 
     Raises:
         RecipeError: the recipe names none.
-        DataError: a line is not a tree.
+        DataError: an example is bad and `on_bad` is raise, or none is left.
     """
     if not recipe.data.evaluate:
         raise RecipeError("the recipe has no data.evaluate; name a JSONL file of trees with answers")
-    return [tree for path in recipe.data.evaluate for tree in read_trees(path)]
+    return _indexed(recipe, encoder, [(path, 1) for path in recipe.data.evaluate], budget=None)
+
+
+def _indexed(
+    recipe: Recipe, encoder: Encoder, paths: Listing[tuple[Path, int]], *, budget: Budget | None
+) -> Examples:
+    examples = Examples.read(paths, encoder, budget=budget, on_bad=recipe.data.on_bad)
+    if isinstance(encoder.facts, MediaFacts):
+        encoder.facts.save()
+    return examples
 
 
 def build_model(recipe: Recipe, encoder: Encoder) -> Molmo2:

@@ -260,12 +260,13 @@ class Row:
 
     def __repr__(self) -> str:
         lines = [f"Row of {len(self.lengths)} trees: {_fill(self.cost, self.budget)}, {len(self.target)} targets"]
-        tasks: dict[str, list[str]] = {}
-        for sample in self.samples:
-            tasks.setdefault(sample.example, []).append(f"{sample.task} x{sample.n}")
+        start = 0
         for number, (example, length) in enumerate(zip(self.examples, self.lengths, strict=True)):
+            own = np.unique(np.asarray(self.sample)[(self.source >= start) & (self.source < start + length)])
+            tasks = ", ".join(f"{self.samples[place].task} x{self.samples[place].n}" for place in own)
             mark = "└─" if number == len(self.lengths) - 1 else "├─"
-            lines.append(f"{mark} {example}: {length} tokens ({', '.join(tasks.get(example, ['no targets']))})")
+            lines.append(f"{mark} {example}: {length} tokens ({tasks or 'no targets'})")
+            start += length
         return "\n".join(lines)
 
 

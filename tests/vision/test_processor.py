@@ -209,6 +209,8 @@ def test_subtitles_near_a_frame_follow_all_frames_as_text():
         Subtitle(1.01, 18.8, "over none, and none within a second"),
         Subtitle(40.9, 45.0, "   "),
         Subtitle(41.0, 45.0, "within a second of the last"),
+        Subtitle(18.0, 19.0, "just before the second"),
+        Subtitle(18.0, 18.9, "too early"),
         Subtitle(41.1, 45.0, "too late"),
     )
     processor = replace(TINY, max_frames=3)
@@ -216,9 +218,9 @@ def test_subtitles_near_a_frame_follow_all_frames_as_text():
     assert layout.times == (0.0, 20.0, 40.0)
     assert layout.pieces[-1] == (
         "\nSubtitles:\n0.0 - 1.0 near the first\n21.0 - 24.0 over one frame at its end\n"
-        "11.1 - 28.8 over two frames\n41.0 - 45.0 within a second of the last"
+        "11.1 - 28.8 over two frames\n41.0 - 45.0 within a second of the last\n18.0 - 19.0 just before the second"
     )
-    silent = processor.layout(Video("v", subtitles=lines[-1:]), VideoFacts("v", 8, 8, 0.0, 40.0))
+    silent = processor.layout(Video("v", subtitles=lines[4:5]), VideoFacts("v", 8, 8, 0.0, 40.0))
     assert isinstance(silent.pieces[-1], Marks)
 
 

@@ -164,11 +164,19 @@ def test_a_clip_shows_the_frames_of_its_own_time(tmp_path, media, gop, start, fi
     assert media.numbers(decode_frames(Video(path, start, end), times, size=(48, 64))) == expected
 
 
-def test_reading_starts_at_the_key_frame_before_the_clip(tmp_path, media):
-    path = media.write_video(tmp_path / "v.mp4", CONSTANT, gop=10)
-    with open_video(path) as file:
-        assert file.seek(round(2.75 / file.tick))
-        assert file.seconds(file.first.pts) == pytest.approx(2.0)
+@pytest.mark.parametrize("first", [0, 1777])
+def test_reading_starts_at_the_key_frame_before_the_clip(tmp_path, media, monkeypatch, first):
+    path = media.write_video(tmp_path / "v.mp4", [first + moment for moment in CONSTANT], gop=10)
+    honest, found = VideoFile.seek, []
+
+    def seek(self, pts):
+        result = honest(self, pts)
+        found.append((result, round(self.seconds(self.first.pts), 3)))
+        return result
+
+    monkeypatch.setattr(VideoFile, "seek", seek)
+    decode_frames(Video(path, 2.5, 3.5), [0.25, 1.0], size=(8, 8))
+    assert found == [(True, 2.0)]
 
 
 def test_a_seek_that_leads_past_the_clip_is_not_trusted(tmp_path, media, monkeypatch):
@@ -384,10 +392,49 @@ def test_a_frame_that_vp8_hides_leaves_the_one_before_on_the_screen(tmp_path, me
     assert media.numbers(found) == [2, 2, 4, 7]
 
 
+def test_a_frame_that_the_decoder_had_to_guess_is_an_error(tmp_path, media):
+    path = tmp_path / "v.mp4"
+    pictures = [
+        np.random.default_rng(number).integers(0, 256, (48, 64, 3)).astype(np.uint8) for number in range(20)
+    ]
+    media.write_video(
+        path, list(range(20)), codec="mpeg4", base=Fraction(1, 10), gop=10, bframes=0, pictures=pictures
+    )
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(container.streams.video[0]) if packet.size][13]
+    data = bytearray(path.read_bytes())
+    middle = packet.pos + packet.size // 2
+    data[middle : middle + 3] = bytes(byte ^ 0x5A for byte in data[middle : middle + 3])
+    path.write_bytes(data)
+    assert decode_frames(Video(str(path)), [0.0, 1.1], size=(8, 8)).shape == (2, 8, 8, 3)
+    with pytest.raises(MediaError, match=r"v\.mp4, 1\.30 s: the frame is damaged"):
+        decode_frames(Video(str(path)), [0.0, 1.5], size=(8, 8))
+
+
 def test_times_that_go_backwards_are_an_error(tmp_path, media):
     path = media.write_video(tmp_path / "v.avi", list(range(20)), base=Fraction(1, 10))
-    with pytest.raises(MediaError, match=r"v\.avi, .* s: .*; copy or encode the video again"):
-        decode_frames(Video(path), [0.0, 1.0, 1.9], size=(48, 64))
+    with pytest.raises(
+        MediaError, match=r"v\.avi, .* s: its times go backwards; copy or encode the video again"
+    ):
+        decode_frames(Video(path), [0.3], size=(48, 64))
+
+
+def test_frames_cut_off_by_an_edit_list_do_not_exist(tmp_path, media):
+    path = str(tmp_path / "v.mp4")
+    source = media.write_video(tmp_path / "whole.mp4", CONSTANT, gop=10)
+    with av.open(source) as old, av.open(path, "w", options={"use_editlist": "1"}) as new:
+        new.flags |= 0
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                shift = round(1.35 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                new.mux(packet)
+    print(probe(Video(path)))
+    print(media.numbers(decode_frames(Video(path), [0.0, 0.1, 1.0], size=(48, 64))))
+    with av.open(path) as c:
+        print([(p.pts, p.is_discard) for p in c.demux(video=0)][:30])
+    assert False
 
 
 def test_a_time_after_the_last_frame_is_an_error(tmp_path, media):

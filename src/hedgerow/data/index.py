@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence as Listing
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,19 @@ class Line:
         """
         with Path(self.path).open("rb") as file:
             file.seek(self.offset)
-            line = file.readline().decode()
-        return parse_line(line, where=str(self), folder=Path(self.path).parent)
+            return self.parse(file.readline())
+
+    def parse(self, raw: bytes) -> MessageTree:
+        """Build the tree from the bytes of this line.
+
+        Raises:
+            DataError: they are not a tree in UTF-8.
+        """
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self}: not UTF-8 ({error}); save the file in UTF-8") from None
+        return parse_line(text, where=str(self), folder=Path(self.path).parent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,20 +60,26 @@ class Dropped:
     where: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+    @classmethod
+    def of(cls, line: Line, error: DataError) -> "Dropped":
+        """Note an error that `located` has passed."""
+        return cls(str(line), str(error).removeprefix(f"{line}: "))
+
 
 class MediaFacts:
     """Facts of media files, each file looked at once; kept in a file, valid while size and time of a file stay.
 
     Args:
-        cache: JSON file to read facts from and save them to; None keeps them in memory.
+        cache: JSON file to read facts from and save them to; None keeps them in memory. One that cannot be read
+            is made again.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache
-        self._known: dict[str, tuple[list[int], Facts]] = {}
-        if cache is not None and cache.is_file():
-            for path, (stamp, kind, values) in json.loads(cache.read_text(encoding="utf-8")).items():
-                self._known[path] = (stamp, _KINDS[kind](**values))
+        self._known = _read_facts(cache) if cache is not None and cache.is_file() else {}
 
     def __call__(self, media: Media) -> Facts:
         """Return the facts of a file.
@@ -69,11 +87,11 @@ class MediaFacts:
         Raises:
             MediaError: the file is missing or cannot be read.
         """
-        path = Path(media.path)
+        path, key = Path(media.path), f"{media.type} {media.path}"  # a file may be shown as either
         stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-        known = self._known.get(media.path)
+        known = self._known.get(key)
         if known is None or known[0] != stamp:
-            known = self._known[media.path] = (stamp, probe(media))
+            known = self._known[key] = (stamp, probe(media))
         return known[1]
 
     def save(self) -> None:
@@ -81,10 +99,13 @@ class MediaFacts:
         if self._cache is None:
             return
         values = {
-            path: (stamp, type(facts).__name__, dataclasses.asdict(facts)) for path, (stamp, facts) in self._known.items()
+            key: (stamp, type(facts).__name__, dataclasses.asdict(facts))
+            for key, (stamp, facts) in self._known.items()
         }
         self._cache.parent.mkdir(parents=True, exist_ok=True)
-        self._cache.write_text(json.dumps(values), encoding="utf-8")
+        temporary = self._cache.with_name(f"{self._cache.name}.{os.getpid()}")  # ranks write the same file
+        temporary.write_text(json.dumps(values), encoding="utf-8")
+        temporary.replace(self._cache)
 
 
 class Examples:
@@ -95,15 +116,23 @@ class Examples:
         costs: what each costs, in the same order.
         dropped: what was left out.
         encoder: encodes a tree when it is asked for.
+        on_bad: whether an example whose pixels turn out to be bad is left out by `attempt`.
     """
 
     def __init__(
-        self, lines: Listing[Line], costs: Listing[Cost], *, dropped: Listing[Dropped], encoder: Encoder
+        self,
+        lines: Listing[Line],
+        costs: Listing[Cost],
+        *,
+        dropped: Listing[Dropped],
+        encoder: Encoder,
+        on_bad: OnBad = "raise",
     ) -> None:
         self.lines = tuple(lines)
         self.costs = tuple(costs)
         self.dropped = tuple(dropped)
         self.encoder = encoder
+        self.on_bad = on_bad
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -120,6 +149,19 @@ class Examples:
         """
         with located(str(self.lines[number])):
             return self.encoder(self.tree(number))
+
+    def attempt(self, number: int) -> Sequence | Dropped:
+        """Read and encode one tree; where bad examples are skipped, return why it cannot be.
+
+        Raises:
+            DataError: it cannot be encoded, and bad examples are not skipped.
+        """
+        try:
+            return self.encode(number)
+        except DataError as error:
+            if self.on_bad == "raise":
+                raise
+            return Dropped.of(self.lines[number], error)
 
     @classmethod
     def read(
@@ -147,23 +189,23 @@ class Examples:
         costs: list[Cost] = []
         dropped: list[Dropped] = []
         for path, repeat in paths:
-            for line, text in _lines(Path(path)):
+            for line, raw in _lines(Path(path)):
                 try:
                     with located(str(line)):
-                        tree = parse_line(text, where=str(line), folder=Path(path).parent)
+                        tree = line.parse(raw)
                         if not keep(tree):
                             continue
                         cost = _measure(tree, encoder, budget)
                 except DataError as error:
                     if on_bad == "raise":
                         raise
-                    dropped.append(Dropped(str(line), str(error).removeprefix(f"{line}: ")))
+                    dropped.append(Dropped.of(line, error))
                     continue
                 lines.extend([line] * repeat)
                 costs.extend([cost] * repeat)
         if not lines:
             raise DataError(f"{', '.join(str(path) for path, _ in paths)}: no usable example; {_why(dropped)}")
-        return cls(lines, costs, dropped=dropped, encoder=encoder)
+        return cls(lines, costs, dropped=dropped, encoder=encoder, on_bad=on_bad)
 
 
 @contextmanager
@@ -186,17 +228,25 @@ def _measure(tree: MessageTree, encoder: Encoder, budget: Budget | None) -> Cost
     return cost
 
 
-def _lines(path: Path) -> Iterator[tuple[Line, str]]:
+def _lines(path: Path) -> Iterator[tuple[Line, bytes]]:
     try:
         with path.open("rb") as file:
             offset = 0
             for number, raw in enumerate(file, 1):
                 if raw.strip():
-                    yield Line(str(path), number, offset), raw.decode()
+                    yield Line(str(path), number, offset), raw
                 offset += len(raw)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); give a JSONL file in UTF-8") from None
 
 
+def _read_facts(cache: Path) -> dict[str, tuple[list[int], Facts]]:
+    try:
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        return {key: (stamp, _KINDS[kind](**values)) for key, (stamp, kind, values) in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}  # cut off, or of another version: facts can be looked up again
+
+
 def _why(dropped: Listing[Dropped]) -> str:
-    return f"the first of {len(dropped)} bad ones: {dropped[0].where}: {dropped[0].reason}" if dropped else "it is empty"
+    return f"the first of {len(dropped)} bad ones: {dropped[0]}" if dropped else "it is empty"

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hedgerow.build import build_encoder, evaluation_trees, trained_model
+from hedgerow.build import build_encoder, evaluation_examples, trained_model, training_examples
+from hedgerow.data.index import Dropped, Examples
 from hedgerow.evaluate.runner import Constant, Figure, Reply, ask, questions, summary
 from hedgerow.recipe import Recipe
-from hedgerow.tree import read_trees
+from hedgerow.tree import MessageTree
 
 REPLIES = "replies.jsonl"
 
@@ -22,11 +23,15 @@ class Evaluation:
     tasks: Mapping[str, Figure]
     constant: Mapping[str, Figure]
     kinds: Mapping[str, Figure]
+    dropped: tuple[Dropped, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data."""
         shown = {"tasks": self.tasks, "constant": self.constant, "kinds": self.kinds}
-        return {name: {key: asdict(value) for key, value in figures.items()} for name, figures in shown.items()}
+        figures = {
+            name: {key: asdict(value) for key, value in group.items()} for name, group in shown.items()
+        }
+        return {**figures, "dropped": [str(item) for item in self.dropped]}
 
     def __str__(self) -> str:
         lines = [f"{'task':24}{'score':>8}  {'95 % interval':18}{'n':>6}{'constant':>10}"]
@@ -34,6 +39,7 @@ class Evaluation:
             interval = f"[{figure.low:.3f}, {figure.high:.3f}]"
             constant = self.constant[name].value
             lines.append(f"{name:24}{figure.value:>8.3f}  {interval:18}{figure.n:>6}{constant:>10.3f}")
+        lines.extend(f"dropped {item}" for item in self.dropped)
         return "\n".join(lines)
 
 
@@ -45,14 +51,28 @@ def evaluate_recipe(recipe: Recipe) -> Evaluation:
         DataError: the data are bad.
     """
     encoder = build_encoder(recipe)
-    asked = questions(evaluation_trees(recipe), encoder)
-    replies = ask(trained_model(recipe), encoder, asked)
-    training = (tree for source in recipe.data.train for tree in read_trees(source.path))
-    constant = Constant(questions(training, encoder)).replies(asked)
+    model = trained_model(recipe)
+    examples = evaluation_examples(recipe, encoder)
+    trees, dropped = _readable(examples)
+    asked = questions(trees, encoder)
+    replies = ask(model, encoder, asked)
+    training = training_examples(recipe, encoder)
+    known = (training.tree(number) for number in range(len(training)))
+    constant = Constant(questions(known, encoder)).replies(asked)
     write_replies(recipe.out / REPLIES, replies)
     return Evaluation(
-        tuple(replies), by_task(replies), by_task(constant), summary(replies, by=lambda reply: reply.question.kind)
+        replies=tuple(replies),
+        tasks=by_task(replies),
+        constant=by_task(constant),
+        kinds=summary(replies, by=lambda reply: reply.question.kind),
+        dropped=(*examples.dropped, *dropped),
     )
+
+
+def _readable(examples: Examples) -> tuple[list[MessageTree], list[Dropped]]:
+    """Part the trees from those whose pixels turn out to be bad."""
+    found = {number: examples.attempt(number) for number in range(len(examples))}
+    ...
 
 
 def by_task(replies: list[Reply]) -> Mapping[str, Figure]:
