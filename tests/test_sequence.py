@@ -237,16 +237,28 @@ def test_a_row_travels_between_processes():
     assert (type(again.cost), type(again.budget)) == (Cost, Budget)
 
 
-def test_a_row_shows_its_fill_and_its_trees():
+def test_a_row_shows_its_fill_and_the_tasks_of_each_tree():
     sequences = random_sequences(3)
+    sequences[1] = dataclasses.replace(sequences[1], example="tree-0")  # names need not differ
     shown = repr(Row.join(sequences, BUDGET)).splitlines()
     assert shown[0].startswith(f"Row of {len(sequences)} trees: ")
     assert "of 40 tokens (" in shown[0]
     assert len(shown) == 1 + len(sequences)
-    assert all(
-        item.example in line and "qa x3" in line for item, line in zip(sequences, shown[1:], strict=True)
-    )
+    for item, line in zip(sequences, shown[1:], strict=True):
+        tasks = ", ".join(["qa x3"] * len(set(item.sample.tolist()))) or "no targets"
+        assert line.endswith(f" {item.example}: {len(item)} tokens ({tasks})")
     assert "targets (qa x3" in repr(sequences[0])
+
+
+def test_a_row_on_an_accelerator_shows_itself_too(monkeypatch):
+    row = Row.join(random_sequences(3), BUDGET)
+
+    def refuse(*_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    moved = row.to("cpu")
+    monkeypatch.setattr(torch.Tensor, "__array__", refuse)
+    assert repr(moved) == repr(row)
 
 
 @given(

@@ -64,5 +64,8 @@ def test_a_window_without_positions_is_refused():
 
 
 def test_pairs_of_a_long_row_needs_no_square_array():
-    order = np.arange(200_000)
-    assert visibility.pairs(order, np.full(200_000, 200_000), np.full(200_000, -1)) == 200_000 * 200_001 // 2
+    order = np.arange(200_000, dtype=np.int32)
+    assert (
+        visibility.pairs(order, np.full_like(order, 200_000), np.full_like(order, -1))
+        == 200_000 * 200_001 // 2
+    )

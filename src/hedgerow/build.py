@@ -69,7 +69,7 @@ def _indexed(
     return examples
 
 
-def build_model(recipe: Recipe, encoder: Encoder) -> Molmo2:
+def build_model(recipe: Recipe) -> Molmo2:
     """Make the model a run starts from: another run's, a checkpoint's, or a fresh one.
 
     Raises:

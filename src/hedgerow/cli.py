@@ -17,7 +17,9 @@ data = App(name="data", help="Look at data before training on it.")
 app.command(data)
 
 Overrides = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print one JSON object and nothing else.")
+]
 
 
 @app.command
@@ -46,7 +48,9 @@ def demo(
 
 
 @app.command
-def train(recipe: Path, /, *overrides: Overrides, fresh: Annotated[bool, Parameter(negative="")] = False) -> None:
+def train(
+    recipe: Path, /, *overrides: Overrides, fresh: Annotated[bool, Parameter(negative="")] = False
+) -> None:
     """Train as a recipe says; a run that was cut off goes on where it was.
 
     Parameters
@@ -79,7 +83,9 @@ def evaluate(recipe: Path, /, *overrides: Overrides, as_json: AsJson = False) ->
 
 
 @data.command
-def view(file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: Path = Path("view.html")) -> None:
+def view(
+    file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: Path = Path("view.html")
+) -> None:
     """Write trees and packed rows of a JSONL file as one HTML page.
 
     Parameters
@@ -92,9 +98,12 @@ def view(file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: 
         The page to write.
     """
     from hedgerow.recipe import load_recipe
-    from hedgerow.build import view_file
+    from hedgerow.report.view import view_file
 
-    settings = load_recipe(recipe, _overrides(overrides)) if recipe is not None else None
+    changed = _overrides(overrides)
+    if recipe is None and changed:
+        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
+    settings = None if recipe is None else load_recipe(recipe, changed)
     print(view_file(file, settings, out=out))
 
 
@@ -126,6 +135,10 @@ def main() -> None:
         _fail(error, code=1)
     except (HedgerowError, CycloptsError) as error:
         _fail(error, code=2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; give a path that can be used", code=2)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
 
@@ -136,7 +149,9 @@ def _overrides(words: tuple[str, ...]) -> dict[str, str]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise RecipeError(f"unexpected '{word}'; write fields of the recipe as --name value or --name=value")
+            raise RecipeError(
+                f"unexpected '{word}'; write fields of the recipe as --name value or --name=value"
+            )
         name, sign, value = word[2:].partition("=")
         if not sign:
             if not rest:
@@ -147,7 +162,7 @@ def _overrides(words: tuple[str, ...]) -> dict[str, str]:
 
 
 def _fail(error: Any, *, code: int) -> None:
-    print(f"hedgerow: {error}", file=sys.stderr)
+    print("hedgerow:", " ".join(str(error).splitlines()), file=sys.stderr)
     raise SystemExit(code)
 
 

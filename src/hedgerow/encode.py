@@ -1,6 +1,7 @@
 """From a message tree to a Sequence: text, media, answers and weights put together."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence as Listing
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from hedgerow.weights.rules import sample_weight
 
 @dataclass(slots=True)
 class _Draft:
-    """What is known of one node while its messages are written down; all lists but the last two are per token."""
+    """What is known of one node while its messages are written; the first four lists are per token."""
 
     tokens: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
@@ -40,8 +41,9 @@ class _Draft:
 class Encoder:
     """Encodes message trees for one tokenizer and one vision processor.
 
-    A user message's media stand before its header, as in Molmo2; a message that shows nothing but media has no header.
-    Answers of the assistant are supervised, with the end-of-turn token; a node with answers is one sample.
+    A user message's media stand before its header, as in Molmo2; a message that only shows media has no
+    header. Answers of the assistant are supervised, with the end-of-turn token; a node with answers is one
+    sample.
 
     Args:
         chat: tokenizer and template.
@@ -70,7 +72,8 @@ class Encoder:
         """Encode a tree, pixels included.
 
         Raises:
-            DataError: nothing is supervised, or an annotation does not fit its media; the message names the branch.
+            DataError: nothing is supervised, or an annotation does not fit its media; the message names the
+                branch.
             MediaError: a file cannot be read.
         """
         nodes = tree.nodes()
@@ -120,8 +123,8 @@ class Encoder:
         messages = messages[:-1] if messages[-1].role == "assistant" else messages
         alone = Node(0, -1, (), messages, node.task, node.weight, 0, node.address)
         draft = self._draft(tree, alone, [], 0)
-        header, _ = self.chat.template.around([*messages, Message("assistant", "")], len(messages))
-        draft.add(self.chat.encode(header).tokens)
+        header, _ = self._around([*messages, Message("assistant", "")])
+        draft.add(self.chat.markup(header))
         draft.answer = [-1.0] * len(draft.tokens)
         for item, layout in draft.media:
             if item not in seen:
@@ -129,8 +132,8 @@ class Encoder:
         vision = VisionInput.join([seen[item] for item, _ in draft.media])
         return self._sequence(tree, (alone,), [draft], vision)
 
-    def answer(self, tree: MessageTree, node: Node) -> tuple[Text | Points | Tracks, ...]:
-        """Return the parts of a node's last message as the model is taught them: points placed on sampled frames."""
+    def answer(self, node: Node) -> tuple[Text | Points | Tracks, ...]:
+        """Return the parts of a node's last message as they are taught: points placed on sampled frames."""
         media = [item for message in (*node.path, *node.messages) for item in message.media]
         shown = [(item, self.processor.layout(item, self.facts(item), label=None)) for item in media]
         parts = [part for part in node.messages[-1].parts if not isinstance(part, Image | Video)]
@@ -188,26 +191,31 @@ class Encoder:
         self, draft: _Draft, history: list[Message], number: int, media: list[tuple[Media, MediaLayout]]
     ) -> None:
         message = history[number]
-        own = [part for part in message.parts if not isinstance(part, Image | Video)]
-        if message.media and not own:
+        if not _speaks(message):
             return
+        own = [part for part in message.parts if not isinstance(part, Image | Video)]
         said = [(part, written(_placed(part, media))) for part in own]
-        header, tail = self.chat.template.around(history, number)
-        draft.add(self.chat.encode(header).tokens)
+        header, tail = self._around(history[: number + 1])
+        draft.add(self.chat.markup(header))
         span = self.chat.encode("".join(text for _, text in said))
         if message.role != "assistant":
             draft.add(span.tokens)
-            draft.add(self.chat.encode(tail).tokens)
+            draft.add(self.chat.markup(tail))
             return
         whole = 1.0 if message.weight is None else message.weight
         bounds = np.cumsum([len(text) for _, text in said])
         for token, (start, _) in zip(span.tokens, span.offsets, strict=True):
             part, _ = said[min(int(np.searchsorted(bounds, start, side="right")), len(said) - 1)]
             draft.add([token], answer=whole if part.weight is None else whole * part.weight)
-        stop, *rest = self.chat.encode(tail).tokens
+        stop, *rest = self.chat.markup(tail)
         draft.add([stop], answer=whole)
         draft.add(rest)
         draft.stops += 1
+
+    def _around(self, history: list[Message]) -> tuple[str, str]:
+        """What stands around the last message; one without a header is no turn to the template."""
+        turns = [message for message in history if _speaks(message)]
+        return self.chat.template.around(turns, len(turns) - 1)
 
     def _sequence(
         self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft], vision: VisionInput | None
@@ -237,10 +245,10 @@ class Encoder:
             vision=vision,
         )
 
-    def _samples(
-        self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft]
-    ) -> dict[int, Sample]:
-        counts = {node.index: sum(w >= 0 for w in draft.answer) for node, draft in zip(nodes, drafts, strict=True)}
+    def _samples(self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft]) -> dict[int, Sample]:
+        counts = {
+            node.index: sum(w >= 0 for w in draft.answer) for node, draft in zip(nodes, drafts, strict=True)
+        }
         answered = [node for node in nodes if counts[node.index]]
         found = {}
         for node in answered:
@@ -260,12 +268,23 @@ class Encoder:
         return found
 
 
+def _speaks(message: Message) -> bool:
+    """Whether a message has a header: one that shows nothing but media has none."""
+    return not message.media or len(message.parts) > len(message.media)
+
+
 def _sources(
-    target: np.ndarray, owner: np.ndarray, nodes: tuple[Node, ...], start: tuple[int, ...], drafts: list[_Draft]
+    target: np.ndarray,
+    owner: np.ndarray,
+    nodes: tuple[Node, ...],
+    start: tuple[int, ...],
+    drafts: list[_Draft],
 ) -> np.ndarray:
-    """The token before each target on its path: one place back, or the last token of the nearest node above."""
+    """The token before each target on its path: one place back, or the last of the nearest node above."""
     source = target - 1
-    for place in np.flatnonzero([index == start[node] for index, node in zip(target, owner[target], strict=True)]):
+    for place in np.flatnonzero(
+        [index == start[node] for index, node in zip(target, owner[target], strict=True)]
+    ):
         node = nodes[owner[target[place]]].parent
         while node >= 0 and not drafts[node].tokens:
             node = nodes[node].parent
@@ -281,7 +300,7 @@ def written(part: Text | Points | Tracks) -> str:
 
 
 def _placed(part: Text | Points | Tracks, media: list[tuple[Media, MediaLayout]]) -> Text | Points | Tracks:
-    """Points in fractions, at printed times: times belong to the last video shown, image numbers to the images."""
+    """Points in fractions, at printed times: times are of the last video, image numbers of the images."""
     if isinstance(part, Text):
         return part
     videos = [layout for item, layout in media if isinstance(item, Video)]

@@ -260,9 +260,10 @@ class Row:
 
     def __repr__(self) -> str:
         lines = [f"Row of {len(self.lengths)} trees: {_fill(self.cost, self.budget)}, {len(self.target)} targets"]
+        source, sample = (np.array(array.tolist(), np.int64) for array in (self.source, self.sample))
         start = 0
         for number, (example, length) in enumerate(zip(self.examples, self.lengths, strict=True)):
-            own = np.unique(np.asarray(self.sample)[(self.source >= start) & (self.source < start + length)])
+            own = np.unique(sample[(source >= start) & (source < start + length)])
             tasks = ", ".join(f"{self.samples[place].task} x{self.samples[place].n}" for place in own)
             mark = "└─" if number == len(self.lengths) - 1 else "├─"
             lines.append(f"{mark} {example}: {length} tokens ({tasks or 'no targets'})")

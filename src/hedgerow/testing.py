@@ -1,11 +1,21 @@
-"""Random inputs for tests."""
+"""Random inputs and tiny files for tests."""
 
 import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+import PIL.Image
 
+from hedgerow.encode import Encoder
 from hedgerow.linearize import linearize
 from hedgerow.sequence import Array, Budget, Cost, Row
+from hedgerow.text import ChatFormat, load_tokenizer
+from hedgerow.vision.processor import Molmo2Processor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,3 +130,70 @@ def _random_node(rng: np.random.Generator, messages: int, vision: int) -> tuple[
         group += [message if rng.random() < 0.8 else -1 for _ in range(shown)] + [-1] * said
         is_text += [False] * shown + [True] * said
     return np.array(group), np.array(is_text)
+
+
+TINY_MODEL: Mapping[str, Any] = {
+    "hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp": 48,
+    "vision_hidden": 16, "vision_layers": 2, "vision_heads": 2, "vision_mlp": 24,
+    "crop_size": 28, "patch_size": 7, "initializer_range": 0.3,
+}  # fmt: skip
+TINY_VISION: Mapping[str, Any] = {
+    "crop_size": 28, "patch_size": 7, "margins": (1, 1), "max_crops": 2, "max_frames": 4,
+}  # fmt: skip
+
+
+def tiny_encoder(**options: Any) -> Encoder:
+    """Return an encoder with the shipped tokenizer and 28-pixel crops; `options` are those of `Encoder`."""
+    return Encoder(ChatFormat(load_tokenizer("tiny")), Molmo2Processor(**TINY_VISION), **options)
+
+
+def tiny_recipe(folder: Path, train: Path, *, evaluate: Path | None = None, steps: int = 2) -> Path:
+    """Write `recipe.yaml` for a tiny model into a folder, to run in `run` below it, and return its path.
+
+    Args:
+        folder: where to.
+        train: JSONL file.
+        evaluate: JSONL file, if any.
+        steps: optimiser steps.
+    """
+    recipe = {
+        "data": {"train": [{"path": str(train)}]} | ({} if evaluate is None else {"evaluate": str(evaluate)}),
+        "model": {"spec": dict(TINY_MODEL)},
+        "vision": {name: list(v) if isinstance(v, tuple) else v for name, v in TINY_VISION.items()},
+        "packing": {"budget": {"tokens": 400, "crops": 16}},
+        "steps": steps,
+        "out": str(folder / "run"),
+        "threads": 1,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(recipe, indent=1), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
+    """Write objects one a line and return the path."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def write_png(path: Path, *, size: tuple[int, int] = (60, 40), seed: int = 0) -> Path:
+    """Write a picture of noise, (width, height) pixels, and return its path."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_mp4(path: Path, *, frames: int = 7, fps: int = 4, size: tuple[int, int] = (64, 48)) -> Path:
+    """Write a video in which a bright square moves 8 pixels to the right a frame, and return its path."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, fps)
+        for number in range(frames):
+            pixels = np.full((size[1], size[0], 3), 40, np.uint8)
+            pixels[20:28, 8 * number : 8 * number + 8] = 240
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -33,10 +33,10 @@ class ChatML:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The chat template of a `transformers` tokenizer, where it renders every message the same whatever follows.
+    """The chat template of a `transformers` tokenizer that renders each message the same whatever follows.
 
-    A tree shares the tokens of its root among branches, so the rendering of a conversation must be a prefix of the
-    rendering of every longer one. Templates that trim or rewrite earlier turns are refused.
+    A tree shares the tokens of its root among branches, so the rendering of a conversation must be a prefix
+    of that of every longer one. Templates that trim or rewrite earlier turns are refused.
     """
 
     tokenizer: Any
@@ -45,22 +45,36 @@ class Rendered:
         """Return the text the template puts before and after the content of a message.
 
         Raises:
-            RecipeError: the template rewrites earlier messages or changes the content.
+            RecipeError: the template fails, rewrites earlier messages, changes the content, or ends an answer
+                with nothing.
         """
         shown = [{"role": item.role, "content": f"[content {place}]"} for place, item in enumerate(messages)]
         before = self._render(shown[:number]) if number else ""
         after = self._render(shown[: number + 1])
         mark = f"[content {number}]"
-        if not after.startswith(before) or after.count(mark) != 1:
-            raise RecipeError(
-                f"the tokenizer's chat template rewrites message {number - 1} once message {number} follows, so "
-                "branches cannot share it; use the chatml format or a template that only appends"
+        if not after.startswith(before):
+            problem = (
+                f"rewrites message {number - 1} once message {number} follows, so branches cannot share it"
             )
-        header, tail = after[len(before) :].split(mark)
-        return header, tail
+        elif after.count(mark) != 1:
+            problem = f"changes the content of message {number}, so its tokens cannot be told apart"
+        else:
+            header, tail = after[len(before) :].split(mark)
+            if tail or messages[number].role != "assistant":
+                return header, tail
+            problem = "writes nothing after an answer, so the model could not learn to stop"
+        raise RecipeError(
+            f"the tokenizer's chat template {problem}; use the chatml format or a template that only appends"
+        )
 
     def _render(self, shown: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(shown, tokenize=False))
+        try:
+            return str(self.tokenizer.apply_chat_template(shown, tokenize=False))
+        except Exception as error:  # a template is a program and may raise anything
+            roles = ", ".join(message["role"] for message in shown)
+            raise RecipeError(
+                f"the tokenizer's chat template fails on turns of {roles} ({error}); use the chatml format"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +103,20 @@ class ChatFormat:
             raise RecipeError(f"{type(tokenizer).__name__} has no character offsets; give a fast tokenizer")
 
     def encode(self, text: str) -> Span:
-        """Turn text into tokens with their character offsets; no special tokens are added around it."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
+        """Turn content into tokens with their character offsets.
+
+        Special tokens are neither added nor read: content that spells `<|im_end|>` is so many characters.
+        """
+        self._tokenizer.encode_special_tokens = True  # means: as other text
+        try:
+            found = self._tokenizer.encode(text, add_special_tokens=False)
+        finally:
+            self._tokenizer.encode_special_tokens = False
         return Span(tuple(found.ids), tuple(found.offsets))
+
+    def markup(self, text: str) -> tuple[int, ...]:
+        """Turn what a template writes into tokens; special tokens are read, none is added."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Turn tokens into text, special tokens left out."""
@@ -109,14 +134,16 @@ class ChatFormat:
         """
         token = self._tokenizer.token_to_id(name)
         if token is None:
-            raise RecipeError(f"the tokenizer has no token {name}; add it, or choose a tokenizer made for this model")
+            raise RecipeError(
+                f"the tokenizer has no token {name}; add it, or choose a tokenizer made for this model"
+            )
         return int(token)
 
     @cached_property
     def stop(self) -> int:
         """Id of the token that ends an answer: the first one after the content of an assistant's message."""
         turns = (Message("user", "?"), Message("assistant", "!"))
-        return self.encode(self.template.around(turns, 1)[1]).tokens[0]
+        return self.markup(self.template.around(turns, 1)[1])[0]
 
     @cached_property
     def vocabulary(self) -> int:
@@ -133,5 +160,7 @@ def load_tokenizer(folder: str | Path = "tiny") -> Tokenizer:
     path = TINY if str(folder) == "tiny" else Path(folder)
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
-        raise DataError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or 'tiny' for the shipped one")
+        raise DataError(
+            f"{path}: no such tokenizer; give a folder with tokenizer.json, or 'tiny' for the shipped one"
+        )
     return Tokenizer.from_file(str(path))

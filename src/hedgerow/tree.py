@@ -146,7 +146,8 @@ def parse_line(line: str, *, where: str, folder: Path) -> MessageTree:
     """
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
+        json.dumps(value, ensure_ascii=False).encode()  # half a character has no tokens and cannot be printed
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); write one object a line") from None
     tree = MessageTree.from_dict(value, where=where)
     return relocate(tree, folder)

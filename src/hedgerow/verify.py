@@ -1,7 +1,9 @@
 """The laws on the user's own model and data: packing, trees and masks change nothing they must not change."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence as Listing
+from collections.abc import Iterator
+from collections.abc import Sequence as Listing
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from hedgerow.attention.register import BACKENDS
 from hedgerow.build import build_encoder, build_model, training_examples
 from hedgerow.encode import Encoder
+from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row, Sequence
@@ -38,7 +41,8 @@ class Finding:
         if not self.cases:
             return f"law {self.law:>2}  ----  {self.what}: nothing to check in these trees"
         state = "holds" if self.passed else "BROKEN"
-        return f"law {self.law:>2}  {state}  {self.what}: {self.error:.1e} (at most {self.allowed:g}; {self.cases} cases)"
+        found = f"{self.error:.1e} (at most {self.allowed:g}; {self.cases} cases)"
+        return f"law {self.law:>2}  {state}  {self.what}: {found}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,11 +70,17 @@ def verify_recipe(recipe: Recipe, *, trees: int = 8) -> Verification:
 
     Raises:
         DataError: the data are bad.
+        RecipeError: no tree is asked for.
     """
+    if trees < 1:
+        raise RecipeError(f"{trees} trees prove nothing; give at least 1")
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder)
-    chosen = [examples.tree(number) for number in range(min(trees, len(examples)))]
-    return verify(build_model(recipe, encoder), encoder, chosen)
+    usable = (n for n in range(len(examples)) if isinstance(examples.attempt(n), Sequence))
+    chosen = [examples.tree(number) for number in islice(usable, trees)]
+    if not chosen:
+        raise DataError("no example can be decoded; see what `hedgerow data view` says of them")
+    return verify(build_model(recipe), encoder, chosen)
 
 
 def verify(model: Molmo2, encoder: Encoder, trees: Listing[MessageTree]) -> Verification:
@@ -109,7 +119,9 @@ def _packed_is_alone(model: Molmo2, sequences: Listing[Sequence], row: Row) -> F
     with torch.no_grad():
         alone = torch.cat([losses(model, _row([sequence])) for sequence in sequences])
         packed = losses(model, row)
-    return Finding(1, "a packed row's losses are those of its trees alone", _error(packed, alone), TOLERANCE, len(alone))
+    return Finding(
+        1, "a packed row's losses are those of its trees alone", _error(packed, alone), TOLERANCE, len(alone)
+    )
 
 
 def _tree_is_separate(
@@ -119,7 +131,9 @@ def _tree_is_separate(
     for tree, sequence in zip(trees, sequences, strict=True):
         whole = losses(model, _row([sequence]))
         weight = torch.as_tensor(sequence.weight).to(whole)
-        separate = [_separate(model, encoder, tree, sequence, number) for number in range(len(sequence.samples))]
+        separate = [
+            _separate(model, encoder, tree, sequence, number) for number in range(len(sequence.samples))
+        ]
         together = torch.cat([whole[sequence.sample == number] for number in range(len(sequence.samples))])
         error = max(error, _error(together.detach(), torch.cat(separate).detach()))
         weights = torch.cat([weight[sequence.sample == number] for number in range(len(sequence.samples))])
@@ -156,7 +170,10 @@ def _no_leak(model: Molmo2, row: Row) -> Finding:
 def _backends_agree(model: Molmo2, row: Row) -> Finding:
     found = {name: _backend_result(model, row, name) for name in BACKENDS if _runs(name, model)}
     dense = found.pop("dense")
-    error = max((_error(ours, theirs) for other in found.values() for ours, theirs in zip(other, dense, strict=True)), default=0.0)
+    error = max(
+        (_error(ours, theirs) for other in found.values() for ours, theirs in zip(other, dense, strict=True)),
+        default=0.0,
+    )
     return Finding(4, "every backend equals the dense reference", error, TOLERANCE, len(found))
 
 
@@ -183,7 +200,7 @@ def _no_target_is_seen(model: Molmo2, row: Row) -> Finding:
         logits = model.head(hidden[row.source[target]])
         (gradient,) = torch.autograd.grad(logits.square().sum(), embeddings, retain_graph=True)
         own = torch.nonzero(row.sample == number).flatten()
-        # A target stands one place after its source, in the node whose tokens end where the sample's last source does.
+        # A target stands one place after its source, in the node that ends where the last source's does.
         after = row.order[row.source[own[own >= target]]] + 1
         places = torch.isin(row.order, after) & (row.end == row.end[row.source[own[-1]]])
         if bool(places.any()):
@@ -213,7 +230,12 @@ def _row(sequences: Listing[Sequence]) -> Row:
 def _gradient(model: Molmo2, loss: Tensor) -> Tensor:
     parameters = [p for group in model.parameter_groups().values() for p in group]
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, found, strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for p, g in zip(parameters, found, strict=True)
+        ]
+    )
 
 
 def _error(one: Tensor, other: Tensor) -> float:

@@ -44,7 +44,11 @@ def test_the_last_ones_are_kept_and_the_marker_names_the_newest(toy, tmp_path):
         folder, _ = save(toy, tmp_path, step, keep=2)
     saved = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert saved == ["latest", "step-00000003", "step-00000012"]
-    assert (folder.parent / "latest").read_text().strip() == folder.name == checkpoint.newest(tmp_path / "run").name
+    assert (
+        (folder.parent / "latest").read_text().strip()
+        == folder.name
+        == checkpoint.newest(tmp_path / "run").name
+    )
 
 
 class Crash(Exception):
@@ -55,13 +59,16 @@ class Crash(Exception):
 def test_a_crash_at_any_point_of_saving_leaves_a_whole_checkpoint(toy, tmp_path, monkeypatch, place):
     save(toy, tmp_path, 1)
 
-    def crash(*_):
+    def crash(*_, **__):
         raise Crash
 
-    target = {"torch.save": (torch, "save"), "replace": (type(tmp_path), "replace")}.get(place, (checkpoint, place))
-    with monkeypatch.context() as patch, pytest.raises(Crash):
+    target = {"torch.save": (torch, "save"), "replace": (type(tmp_path), "replace")}.get(
+        place, (checkpoint, place)
+    )
+    with monkeypatch.context() as patch:
         patch.setattr(*target, crash)
-        save(toy, tmp_path, 2)
+        with pytest.raises(Crash):
+            save(toy, tmp_path, 2)
     survivor = checkpoint.newest(tmp_path / "run")
     step = 2 if place in ("_point", "_tidy") else 1  # once renamed it counts
     assert survivor.name == f"step-{step:08d}"
@@ -119,7 +126,14 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_the_difference_named(toy,
 
 @pytest.mark.parametrize(
     "changes",
-    [{"save_every": 3}, {"log_every": 5}, {"keep": 9}, {"threads": 2}, {"packing": {"workers": 3}}, {"out": "x"}],
+    [
+        {"save_every": 3},
+        {"log_every": 5},
+        {"keep": 9},
+        {"threads": 2},
+        {"packing": {"workers": 3}},
+        {"out": "x"},
+    ],
 )
 def test_what_changes_no_result_may_change(toy, tmp_path, changes):
     folder, _ = save(toy, tmp_path, 1)

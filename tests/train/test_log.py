@@ -16,9 +16,9 @@ def step(number, **changes):
         ("pointing", "a"): Sums(weighted=0.0, nll=5.0, weight=0.0, targets=2, tokens=0, samples=1),
     }
     fields = {
-        "number": number, "epoch": 0, "loss": 0.5, "z_loss": 0.0, "sums": sums, "cost": Cost(tokens=90, crops=1),
-        "budget": Budget(tokens=120, crops=4), "seconds": 0.5, "waiting": 0.25, "grad_norm": 2.0,
-        "rates": {"vision": 0.1}, "memory": 2**20,
+        "number": number, "epoch": 0, "loss": 0.5, "z_loss": 0.0, "sums": sums,
+        "cost": Cost(tokens=90, crops=1), "budget": Budget(tokens=120, crops=4), "seconds": 0.5,
+        "waiting": 0.25, "grad_norm": 2.0, "rates": {"vision": 0.1}, "memory": 2**20,
     }  # fmt: skip
     return Step(**fields | changes)
 

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hedgerow.sequence import Budget, Row
 from hedgerow.train.loss import Sums, by_task, cross_entropy, weighted_loss
@@ -74,7 +75,9 @@ def test_half_the_weight_of_a_target_is_half_its_gradient(case, factor):
 
     def gradient(weight):
         hidden = model(row).detach().requires_grad_()
-        weighted_loss(hidden, dataclasses.replace(row, weight=weight), model.head, chunk=4).numerator.backward()
+        weighted_loss(
+            hidden, dataclasses.replace(row, weight=weight), model.head, chunk=4
+        ).numerator.backward()
         return hidden.grad
 
     for target in range(0, len(row.target), 5):
@@ -89,7 +92,9 @@ def test_half_the_weight_in_fp32_is_exactly_half_the_gradient(toy):
 
     def gradient(factor):
         hidden = model(row).detach().requires_grad_()
-        weighted_loss(hidden, dataclasses.replace(row, weight=factor * row.weight), model.head).numerator.backward()
+        weighted_loss(
+            hidden, dataclasses.replace(row, weight=factor * row.weight), model.head
+        ).numerator.backward()
         return hidden.grad
 
     assert torch.equal(gradient(0.5), 0.5 * gradient(1.0))

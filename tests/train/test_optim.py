@@ -44,7 +44,10 @@ def test_no_warm_up_starts_at_the_peak_and_a_hold_of_one_stays_there():
 
 def make(toy, tmp_path, model=None, **optimizer):
     model = model or toy.Toy()
-    rates = {name: {"lr": lr, "warmup": 0} for name, lr in (("vision", 1e-3), ("connector", 2e-3), ("language", 3e-3))}
+    rates = {
+        name: {"lr": lr, "warmup": 0}
+        for name, lr in (("vision", 1e-3), ("connector", 2e-3), ("language", 3e-3))
+    }
     return model, Optimizers(model, toy.recipe(tmp_path, optimizer={"weight_decay": 0.1} | rates | optimizer))
 
 

@@ -1,6 +1,7 @@
-"""A toy model with what training asks of one, toy examples, and one process of a run of two (run as a script)."""
+"""A toy model with what training asks of one, toy examples, and one process of several (as a script)."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ class Toy(nn.Module):
         return found | {"language": [self.embed.weight, self.head.weight]}
 
 
-def sequences(count=10, seed=0):
+def sequences(count=12, seed=0):
     """Trees of a root and branches whose first targets share the root's last token; weights of every size."""
     rng = np.random.default_rng(seed)
     return [_sequence(rng, f"tree-{number}", f"set-{number % 2}") for number in range(count)]
@@ -60,10 +61,11 @@ def _sequence(rng, example, source):
     )
     order = np.arange(total, dtype=np.int32)
     return Sequence(
-        example=example, tokens=tokens, position=order, order=order, end=np.full(total, total, np.int32),
-        group=np.full(total, -1, np.int32), slot=np.zeros(0, np.int32), source=before.ravel().astype(np.int32),
-        target=tokens[place.ravel()], weight=weight, sample=np.repeat(np.arange(branches), length).astype(np.int32),
-        samples=samples, cost=Cost(tokens=total, crops=0),
+        example=example, tokens=tokens, position=order, order=order,
+        end=np.full(total, total, np.int32), group=np.full(total, -1, np.int32), slot=np.zeros(0, np.int32),
+        source=before.ravel().astype(np.int32), target=tokens[place.ravel()], weight=weight,
+        sample=np.repeat(np.arange(branches), length).astype(np.int32), samples=samples,
+        cost=Cost(tokens=total, crops=0),
     )  # fmt: skip
 
 
@@ -114,20 +116,20 @@ class Watch(Callback):
         self.weights.append({name: p.detach().clone() for name, p in named})
 
 
-def main(rank, world, folder):
-    """Train as one of several processes; rank 0 writes what it saw."""
-    folder = Path(folder)
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=int(rank), world_size=int(world))
-    watch = Watch()
-    source = loader(sequences(), rank=int(rank), world=int(world))
-    # other weights on each rank: those of rank 0 count
-    train(recipe(folder), Toy(dropout=0.1, seed=int(rank)), source, callbacks=[watch])
-    if rank == "0":
-        losses = [step.loss for step in watch.steps]
-        torch.save({"gradients": watch.gradients, "losses": losses, "weights": watch.weights}, folder / "seen.pt")
-    dist.destroy_process_group()
+def train_as(rank, world, folder):
+    """Train as one of several processes, and return what this one saw."""
+    store = f"file://{Path(folder) / 'store'}"
+    limit = timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=limit)
+    try:
+        watch = Watch()
+        source = loader(sequences(), rank=rank, world=world)
+        # other weights on each rank: those of rank 0 count
+        train(recipe(folder), Toy(dropout=0.1, seed=rank), source, callbacks=[watch])
+    finally:
+        dist.destroy_process_group()
+    return watch
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    train_as(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -218,7 +218,8 @@ def test_subtitles_near_a_frame_follow_all_frames_as_text():
     assert layout.times == (0.0, 20.0, 40.0)
     assert layout.pieces[-1] == (
         "\nSubtitles:\n0.0 - 1.0 near the first\n21.0 - 24.0 over one frame at its end\n"
-        "11.1 - 28.8 over two frames\n41.0 - 45.0 within a second of the last\n18.0 - 19.0 just before the second"
+        "11.1 - 28.8 over two frames\n41.0 - 45.0 within a second of the last\n"
+        "18.0 - 19.0 just before the second"
     )
     silent = processor.layout(Video("v", subtitles=lines[4:5]), VideoFacts("v", 8, 8, 0.0, 40.0))
     assert isinstance(silent.pieces[-1], Marks)

@@ -272,6 +272,11 @@ def test_rotation_written_by_pyav_turns_counterclockwise(tmp_path, media):
 # What cannot be read
 
 
+def test_decoding_uses_one_thread(tmp_path, media):
+    with open_video(media.write_video(tmp_path / "v.mp4", CONSTANT[:2])) as file:
+        assert file._stream.codec_context.thread_count == 1
+
+
 def header_only(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -381,15 +386,16 @@ def test_a_frame_that_the_decoder_leaves_out_is_an_error(tmp_path, media, lost):
         decode_frames(Video(path), [lost / 10], size=(48, 64))
 
 
-def test_a_frame_that_vp8_hides_leaves_the_one_before_on_the_screen(tmp_path, media):
+@pytest.mark.parametrize("hidden", [3, 7])
+def test_a_frame_that_vp8_hides_leaves_the_one_before_on_the_screen(tmp_path, media, hidden):
     source = media.write_video(tmp_path / "whole.webm", CONSTANT[:8], codec="libvpx")
 
     def hide(number, data):
-        return bytes([data[0] & ~0x10]) + data[1:] if number == 3 else data
+        return bytes([data[0] & ~0x10]) + data[1:] if number == hidden else data
 
     path = media.rewrite_packets(source, tmp_path / "v.webm", hide)
-    found = decode_frames(Video(path), [0.2, 0.3, 0.4, 0.7], size=(48, 64))
-    assert media.numbers(found) == [2, 2, 4, 7]
+    found = decode_frames(Video(path), [number / 10 for number in range(8)], size=(48, 64))
+    assert media.numbers(found) == [number - (number == hidden) for number in range(8)]
 
 
 def test_a_frame_that_the_decoder_had_to_guess_is_an_error(tmp_path, media):
@@ -419,22 +425,61 @@ def test_times_that_go_backwards_are_an_error(tmp_path, media):
         decode_frames(Video(path), [0.3], size=(48, 64))
 
 
+def test_a_packet_that_repeats_the_picture_is_no_missing_frame(tmp_path, media):
+    skipped = bytes.fromhex("000001b6539f")  # MPEG-4: a picture that is not coded
+    for lost in (3, 7):
+        source = media.write_video(
+            tmp_path / "whole.avi", list(range(8)), codec="mpeg4", base=Fraction(1, 10), gop=1, bframes=0
+        )
+        path = media.rewrite_packets(
+            source, tmp_path / "v.avi", lambda number, data, lost=lost: skipped if number == lost else data
+        )
+        assert probe(Video(path)).duration == pytest.approx(0.7)
+        expected = [number - (number == lost) for number in range(8)]
+        found = decode_frames(Video(path), [number / 10 for number in range(8)], size=(48, 64))
+        assert media.numbers(found) == expected
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_a_file_that_begins_amid_a_group_begins_at_its_first_key_frame(tmp_path, media, codec):
+    source = media.write_video(tmp_path / "whole.mkv", CONSTANT, codec=codec, gop=10, bframes=0)
+    path = str(tmp_path / "v.mkv")
+    with av.open(source) as old, av.open(path, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(old.streams.video[0])):
+            if packet.size and number >= 7:
+                packet.stream = stream
+                new.mux(packet)
+    facts = probe(Video(path))
+    assert (facts.start, facts.duration) == (pytest.approx(1.0), pytest.approx(2.9))
+    assert media.numbers(decode_frames(Video(path), [0.0, 0.5, 2.9], size=(48, 64))) == [10, 15, 39]
+
+
+def test_frames_behind_the_end_of_an_edit_list_do_not_exist(tmp_path, media):
+    path = tmp_path / "v.mp4"
+    media.write_video(path, CONSTANT, gop=10)
+    data = bytearray(path.read_bytes())
+    length = data.index(b"elst") + 12
+    assert struct.unpack(">I", data[length : length + 4]) == (4000,)
+    data[length : length + 4] = struct.pack(">I", 2000)
+    path.write_bytes(data)
+    assert probe(Video(str(path))).duration == pytest.approx(1.9)
+    assert media.numbers(decode_frames(Video(str(path)), [0.5, 1.9], size=(48, 64))) == [5, 19]
+
+
 def test_frames_cut_off_by_an_edit_list_do_not_exist(tmp_path, media):
     path = str(tmp_path / "v.mp4")
     source = media.write_video(tmp_path / "whole.mp4", CONSTANT, gop=10)
     with av.open(source) as old, av.open(path, "w", options={"use_editlist": "1"}) as new:
-        new.flags |= 0
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
             if packet.size:
                 shift = round(1.35 / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
                 new.mux(packet)
-    print(probe(Video(path)))
-    print(media.numbers(decode_frames(Video(path), [0.0, 0.1, 1.0], size=(48, 64))))
-    with av.open(path) as c:
-        print([(p.pts, p.is_discard) for p in c.demux(video=0)][:30])
-    assert False
+    assert probe(Video(path)).duration == pytest.approx(2.5)
+    assert media.numbers(decode_frames(Video(path), [0.0, 0.1, 2.5], size=(48, 64))) == [14, 15, 39]
+    assert media.numbers(decode_frames(Video(path, start=0.8), [0.0, 0.3], size=(48, 64))) == [22, 25]
 
 
 def test_a_time_after_the_last_frame_is_an_error(tmp_path, media):

@@ -1,9 +1,10 @@
-"""The index: which trees there are, what each costs, and the facts of their media. Nothing is decoded for it."""
+"""The index: which trees there are, what each costs, and facts of their media; no pixel is read for it."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence as Listing
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -70,11 +71,11 @@ class Dropped:
 
 
 class MediaFacts:
-    """Facts of media files, each file looked at once; kept in a file, valid while size and time of a file stay.
+    """Facts of media files, each looked at once; kept in a file, valid while size and time of a file stay.
 
     Args:
-        cache: JSON file to read facts from and save them to; None keeps them in memory. One that cannot be read
-            is made again.
+        cache: JSON file to read facts from and save them to; None keeps them in memory. One that cannot be
+            read is made again.
     """
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -204,7 +205,9 @@ class Examples:
                 lines.extend([line] * repeat)
                 costs.extend([cost] * repeat)
         if not lines:
-            raise DataError(f"{', '.join(str(path) for path, _ in paths)}: no usable example; {_why(dropped)}")
+            raise DataError(
+                f"{', '.join(str(path) for path, _ in paths)}: no usable example; {_why(dropped)}"
+            )
         return cls(lines, costs, dropped=dropped, encoder=encoder, on_bad=on_bad)
 
 
@@ -223,7 +226,8 @@ def _measure(tree: MessageTree, encoder: Encoder, budget: Budget | None) -> Cost
     cost = encoder.measure(tree)
     if budget is not None and not budget.fits(cost):
         raise BudgetError(
-            f"{tree.id}: {budget.excess(cost)} of a row; raise the budget, shorten its branches, or set on_bad: skip"
+            f"{tree.id}: {budget.excess(cost)} of a row; raise the budget, shorten its branches, "
+            "or set on_bad: skip"
         )
     return cost
 

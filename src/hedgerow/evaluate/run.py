@@ -44,7 +44,7 @@ class Evaluation:
 
 
 def evaluate_recipe(recipe: Recipe) -> Evaluation:
-    """Ask the trained model every question of the evaluation data, and write the replies into the run's folder.
+    """Ask the trained model every question of the evaluation data, and write the replies into `recipe.out`.
 
     Raises:
         RecipeError: there is no trained model, or no evaluation data.
@@ -56,8 +56,7 @@ def evaluate_recipe(recipe: Recipe) -> Evaluation:
     trees, dropped = _readable(examples)
     asked = questions(trees, encoder)
     replies = ask(model, encoder, asked)
-    training = training_examples(recipe, encoder)
-    known = (training.tree(number) for number in range(len(training)))
+    known = (line.read() for line in dict.fromkeys(training_examples(recipe, encoder).lines))
     constant = Constant(questions(known, encoder)).replies(asked)
     write_replies(recipe.out / REPLIES, replies)
     return Evaluation(
@@ -71,8 +70,15 @@ def evaluate_recipe(recipe: Recipe) -> Evaluation:
 
 def _readable(examples: Examples) -> tuple[list[MessageTree], list[Dropped]]:
     """Part the trees from those whose pixels turn out to be bad."""
-    found = {number: examples.attempt(number) for number in range(len(examples))}
-    ...
+    trees: list[MessageTree] = []
+    dropped: list[Dropped] = []
+    for number in range(len(examples)):
+        outcome = examples.attempt(number)
+        if isinstance(outcome, Dropped):
+            dropped.append(outcome)
+        else:
+            trees.append(examples.tree(number))
+    return trees, dropped
 
 
 def by_task(replies: list[Reply]) -> Mapping[str, Figure]:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from hedgerow.content import Points, Text, Tracks
+from hedgerow.content import Image, Points, Text, Tracks, Video
 from hedgerow.encode import Encoder, written
 from hedgerow.evaluate import metrics
 from hedgerow.grounding.codec import format_points, parse
@@ -23,9 +23,10 @@ CAPTIONS = ("video_caption", "image_caption")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One supervised answer of a tree: `text` asks, `answer` is the true reply, `sizes` are of the media shown.
+    """One supervised answer of a tree: `text` asks, `answer` is the true reply.
 
-    Points and tracks of the answer are in fractions, at the printed times of sampled frames.
+    Points and tracks of the answer are in fractions, at the printed times of sampled frames. `sizes` are of
+    what they stand on, (width, height) in pixels: of the video, or of each image shown.
     """
 
     tree: MessageTree
@@ -92,29 +93,41 @@ def questions(trees: Iterable[MessageTree], encoder: Encoder) -> list[Question]:
                 continue
             before = [message for message in (*node.path, *node.messages[:-1]) if message.role == "user"]
             text = " ".join(part.text for part in before[-1].parts if part.type == "text")
-            media = [item for message in (*node.path, *node.messages) for item in message.media]
-            sizes = tuple((facts.width, facts.height) for facts in map(encoder.facts, media))
-            found.append(Question(tree, node, text, encoder.answer(tree, node), sizes))
+            answer = encoder.answer(node)
+            found.append(Question(tree, node, text, answer, _sizes(node, answer, encoder)))
     return found
+
+
+def _sizes(
+    node: Node, answer: Sequence[Text | Points | Tracks], encoder: Encoder
+) -> tuple[tuple[int, int], ...]:
+    media = [item for message in (*node.path, *node.messages) for item in message.media]
+    timed = any(
+        point.time is not None for part in answer if not isinstance(part, Text) for point in part.points
+    )
+    videos = [item for item in media if isinstance(item, Video)][-1:]  # times belong to the last one
+    images = [item for item in media if isinstance(item, Image)]
+    return tuple((facts.width, facts.height) for facts in map(encoder.facts, videos if timed else images))
 
 
 def score(question: Question, text: str) -> float:
     """Score a reply from 0 to 1.
 
-    Pointing: F1 of hits; tracking: F1 over frames; counting: exact number; multiple choice: the letter; captions: F1
-    of words; anything else: 1 for the same text, case and outer space aside.
+    Pointing: F1 of hits; tracking: F1 over frames; counting: exact number; multiple choice: the letter;
+    captions: F1 of words; anything else: 1 for the same text, case and outer space aside.
     """
+    if question.task == "counting":
+        return _same(metrics.count_of(text), metrics.count_of(question.reference))
     truth = question.truth
     if truth is not None:
         parts = parse(text).parts
         if isinstance(truth, Tracks):
             tracks = next((part for part in parts if isinstance(part, Tracks)), Tracks(truth.label))
-            return metrics.track_scores(tracks, truth, size=question.sizes[-1]).f1
+            size = question.sizes[0] if truth.points else (1, 1)  # nothing to hit needs no size
+            return metrics.track_scores(tracks, truth, size=size).f1
         points = next((part for part in parts if isinstance(part, Points)), Points(truth.label))
         return metrics.pointing_scores(points, truth, size=question.sizes).f1
     reference = question.reference
-    if question.task == "counting":
-        return _same(metrics.count_of(text), metrics.count_of(reference))
     if question.task == "multiple_choice":
         return _same(metrics.choice_of(text), metrics.choice_of(reference))
     if question.task in CAPTIONS:
@@ -127,7 +140,9 @@ def _same(said: int | str | None, true: int | str | None) -> float:
     return float(said is not None and said == true)
 
 
-def ask(model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128) -> list[Reply]:
+def ask(
+    model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128
+) -> list[Reply]:
     """Ask a model every question, greedily, and score the replies."""
     prompts = [
         prompt
@@ -142,8 +157,8 @@ def ask(model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_t
 class Constant:
     """The best single reply per data set, task and question template: what one can score without looking.
 
-    Chosen on training questions among their own answers. A point is given the time that was asked for, so that the
-    constant is not beaten by reading the question alone.
+    Chosen on training questions among their own answers. A point is given the time that was asked for, so
+    that the constant is not beaten by reading the question alone.
 
     Args:
         training: questions to choose on.
@@ -164,19 +179,24 @@ class Constant:
     def replies(self, asked: Sequence[Question]) -> list[Reply]:
         """Answer questions; one with an unknown template is answered with nothing."""
         texts = [
-            answer_as(self._best[question.key], question) if question.key in self._best else "" for question in asked
+            answer_as(self._best[question.key], question) if question.key in self._best else ""
+            for question in asked
         ]
-        return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]
+        return [
+            Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)
+        ]
 
 
 def answer_as(given: Question, asked: Question) -> str:
-    """Return the true answer of one question as a reply to another; points take the time the other asks for."""
+    """Return the true answer of one question as a reply to another; points take the time it asks for."""
     truth, wanted = given.truth, asked.truth
     if isinstance(truth, Points) and isinstance(wanted, Points):
         times = {point.time for point in wanted.points}
         if len(times) == 1:
             time = times.pop()
-            return format_points(replace(truth, points=tuple(replace(point, time=time) for point in truth.points)))
+            return format_points(
+                replace(truth, points=tuple(replace(point, time=time) for point in truth.points))
+            )
     return given.reference
 
 

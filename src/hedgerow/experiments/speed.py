@@ -1,11 +1,13 @@
-"""Padded against packed trees: the same annotations, model, precision, threads and backend, timed in alternation."""
+"""Padded against packed trees: same annotations, model, precision, threads, backend; timed in turns."""
 
 import ctypes
 import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence as Listing
+from collections.abc import Callable
+from collections.abc import Sequence as Listing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from hedgerow.tree import MessageTree
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Side:
-    """One way to train on the annotations: `seconds` is the median of the repeats, `peak_mb` None where unknown."""
+    """One way to train on the annotations: `seconds` is a median, `peak_mb` None where unknown."""
 
     rows: int
     tokens: int
@@ -42,16 +44,19 @@ class Comparison:
 
     @property
     def bound(self) -> float:
-        """The most that could be gained: time grows with tokens and with crops, so the greater of the two ratios."""
+        """The most that could be gained: time grows with tokens and crops, so the greater ratio."""
         return max(self.padded.tokens / self.packed.tokens, self.padded.crops / max(self.packed.crops, 1))
 
     def __str__(self) -> str:
         lines = [f"{'':8}{'rows':>6}{'tokens':>9}{'crops':>7}{'seconds':>9}{'peak MB':>9}"]
         for name, side in (("padded", self.padded), ("packed", self.packed)):
             peak = "-" if side.peak_mb is None else f"{side.peak_mb:.0f}"
-            lines.append(f"{name:8}{side.rows:>6}{side.tokens:>9,}{side.crops:>7}{side.seconds:>9.3f}{peak:>9}")
+            lines.append(
+                f"{name:8}{side.rows:>6}{side.tokens:>9,}{side.crops:>7}{side.seconds:>9.3f}{peak:>9}"
+            )
         lines.append(
-            f"{self.annotations} annotations: {self.speedup:.1f} times faster; tokens and crops allow {self.bound:.1f}"
+            f"{self.annotations} annotations: {self.speedup:.1f} times faster; "
+            f"tokens and crops allow {self.bound:.1f}"
         )
         return "\n".join(lines)
 
@@ -67,17 +72,17 @@ def compare(
     """Time one optimiser step over all annotations of the trees, padded and packed.
 
     Args:
-        trees: each branch of the root is one annotation.
+        trees: each node with answers is one annotation.
         encoder: encodes them.
         step: forward, backward and optimiser on rows as micro-batches.
         budget: what a packed row may hold; a padded batch holds as many annotations as fit its tokens.
         repeats: how often each side is timed, in alternation, after one untimed turn.
     """
     packed = pack([encoder(tree) for tree in trees], budget)
-    padded = pad([encoder(one) for tree in trees for one in separate(tree)], budget)
+    padded = pad([one for tree in trees for one in separate(tree, encoder)], budget)
     sides = {"padded": padded, "packed": packed}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    peaks = {name: peak_of(lambda rows=rows: step(rows)) for name, rows in sides.items()}
+    peaks = {name: peak_of(partial(step, rows)) for name, rows in sides.items()}
     for _ in range(repeats):
         for name, rows in sides.items():
             begin = time.perf_counter()
@@ -93,12 +98,34 @@ def compare(
         )
         for name, rows in sides.items()
     }
-    return Comparison(sum(len(tree.branches) for tree in trees), made["padded"], made["packed"])
+    annotations = sum(len(row.samples) for row in packed)
+    return Comparison(annotations, made["padded"], made["packed"])
 
 
-def separate(tree: MessageTree) -> list[MessageTree]:
-    """Return one tree for each branch of the root: what a trainer without trees would be given."""
-    return [dataclasses.replace(tree, branches=(branch,)) for branch in tree.branches]
+def separate(tree: MessageTree, encoder: Encoder) -> list[Sequence]:
+    """Return one sequence for each node with answers: what a trainer without trees would be given.
+
+    Each holds the media and messages of the node's path again, and is trained on the node's own answers, with
+    the weights they have in the tree.
+    """
+    whole, nodes = encoder(tree), {node.address: node for node in tree.nodes()}
+    found = []
+    for number, sample in enumerate(whole.samples):
+        node = nodes[sample.branch]
+        alone = encoder(dataclasses.replace(tree, messages=node.path + node.messages, branches=()))
+        weight = whole.weight[whole.sample == number]
+        own = slice(len(alone.target) - len(weight), None)  # answers above it come first
+        found.append(
+            dataclasses.replace(
+                alone,
+                source=alone.source[own],
+                target=alone.target[own],
+                weight=weight,
+                sample=np.zeros(len(weight), np.int32),
+                samples=(sample,),
+            )
+        )
+    return found
 
 
 def pack(sequences: Listing[Sequence], budget: Budget) -> list[Row]:
@@ -142,7 +169,7 @@ def fill(sequence: Sequence, length: int) -> Sequence:
 
 
 def peak_of(work: Callable[[], None]) -> float | None:
-    """Run something and return by how many MB resident memory rose at most; None where the system does not tell."""
+    """Run something and return by how many MB resident memory rose at most; None where no system tells."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not (status.is_file() and reset.exists()):
         work()

@@ -1,4 +1,4 @@
-"""The one HTML builder: blocks of text, tables, charts, pictures, trees and rows become one self-contained page."""
+"""The one HTML builder: texts, tables, charts, pictures, trees and rows become one self-contained page."""
 
 import base64
 import io
@@ -51,11 +51,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture with a caption; `source` is a data URI from `data_uri`."""
+    """A picture with a caption, for `Pictures` and `Tree`; `source` is a data URI from `data_uri`."""
 
     source: str
     caption: str
-    kind: str = field(default="picture", init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as shown: `shade` from 0 to 1 is its weight beside the greatest of the page, None without loss."""
+    """One token as shown: `shade` from 0 to 1 is its weight beside the tree's greatest, None without loss."""
 
     text: str
     shade: float | None
@@ -171,12 +170,15 @@ def _svg(chart: Chart) -> Markup:
         path = " ".join(at(x, y) for x, y in _thin(line) if math.isfinite(y))
         colour = COLOURS[number % len(COLOURS)]
         drawn.append(
-            Markup('<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6"><title>{}</title></polyline>').format(
-                path, colour, name
-            )
+            Markup(
+                '<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6"><title>{}</title>'
+                "</polyline>"
+            ).format(path, colour, name)
         )
     drawn.append(
-        Markup('<text x="{}" y="{}" text-anchor="end">{}</text></svg>').format(_WIDTH - 8, _HEIGHT - 2, chart.x)
+        Markup('<text x="{}" y="{}" text-anchor="end">{}</text></svg>').format(
+            _WIDTH - 8, _HEIGHT - 2, chart.x
+        )
     )
     legend = [
         Markup('<span><i style="background:{}"></i>{}</span>').format(COLOURS[n % len(COLOURS)], name)
@@ -191,21 +193,24 @@ def _axes(low: float, high: float, left: float, right: float, at: Any) -> list[M
         level = low + (high - low) * part / 4
         (_, y), (end, _) = at(left, level).split(","), at(right, level).split(",")
         lines.append(
-            Markup('<line x1="{}" x2="{}" y1="{}" y2="{}" class="grid"/><text x="{}" y="{}" text-anchor="end">{}</text>').format(
-                _MARGIN, end, y, y, _MARGIN - 5, float(y) + 4, show(float(level))
-            )
+            Markup(
+                '<line x1="{}" x2="{}" y1="{}" y2="{}" class="grid"/>'
+                '<text x="{}" y="{}" text-anchor="end">{}</text>'
+            ).format(_MARGIN, end, y, y, _MARGIN - 5, float(y) + 4, show(float(level)))
         )
     for x in (left, right):
         place = at(x, low).split(",")[0]
         anchor = "start" if x == left else "end"
         lines.append(
-            Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(place, _HEIGHT - 16, anchor, show(float(x)))
+            Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+                place, _HEIGHT - 16, anchor, show(float(x))
+            )
         )
     return lines
 
 
 def _thin(line: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:
     """Average neighbours so that a long run stays a small drawing."""
-    size = -(-len(line) // most)
+    size = max(-(-len(line) // most), 1)
     groups = [line[start : start + size] for start in range(0, len(line), size)]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]

@@ -1,5 +1,6 @@
 """Trees and packed rows as blocks of a page: the processed pixels, every token, every weight."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from itertools import groupby
 
@@ -13,18 +14,17 @@ from hedgerow.grounding.points import printed_time
 from hedgerow.report.page import Branch, Packed, Picture, Piece, Token, Tree, data_uri
 from hedgerow.sequence import Array, Row, Sequence
 from hedgerow.tree import MessageTree, Node
-from hedgerow.vision.processor import MediaLayout
+from hedgerow.vision.processor import PATCH, MediaLayout
 
 _SHOWN = 168  # pixels of the longer side of a thumbnail at least
-_VISION = "<im_patch>"
+MOST = 12  # pictures of a tree
 
 
 def tree_block(tree: MessageTree, encoder: Encoder) -> Tree:
     """Show a tree as it is encoded: frames with the true points and tracks, then every node's tokens."""
     sequence = encoder(tree)
     nodes = tree.nodes()
-    truths = [part for node in nodes if node.messages[-1].role == "assistant" for part in _drawn(encoder, tree, node)]
-    pictures = media_pictures(sequence, encoder.layouts(tree), truths)
+    pictures = list(_pictures(sequence, encoder.layouts(tree), _truths(encoder, tree), most=MOST))
     starts = np.cumsum((0, *encoder.lengths(tree)))
     shaded = _weights(sequence)
     top = float(sequence.weight.max(initial=0.0)) or 1.0
@@ -42,31 +42,77 @@ def media_pictures(
     true: Listing[Points | Tracks],
     predicted: Listing[Points | Tracks] = (),
     *,
-    most: int = 12,
+    most: int = MOST,
 ) -> list[Picture]:
-    """Show the frames of a video or the whole views of images, as processed, with points drawn on them.
+    """Show what one conversation shows, as processed, with points drawn on it.
 
     Args:
         sequence: encoded with its pixels.
         layouts: of its media, in order.
         true: placed annotations.
-        predicted: drawn beside the true ones.
-        most: how many pictures at most.
+        predicted: drawn beside the true ones; what stands on no frame or image is left out.
+        most: how many frames and images at most.
     """
-    pictures: list[Picture] = []
+    return list(
+        _pictures(sequence, layouts, _on_media(true, layouts), _on_media(predicted, layouts), most=most)
+    )
+
+
+def _pictures(
+    sequence: Sequence,
+    layouts: Listing[MediaLayout],
+    true: Listing[Listing[Point]],
+    predicted: Listing[Listing[Point]] | None = None,
+    *,
+    most: int,
+) -> Iterator[Picture]:
+    """Frames of videos and whole views of images; points are given for each of them."""
     crop = images = 0
-    for layout in layouts:
-        shown: list[tuple[int, float | None]] = [(crop + n, time) for n, time in enumerate(layout.times)]
-        if not layout.times:
-            images += 1
-            shown = [(crop, None)]
+    for number, layout in enumerate(layouts):
+        images += not layout.times
+        for place, time in enumerate(layout.times or (None,)):
+            if most == 0:
+                return
+            most -= 1
+            assert sequence.vision is not None
+            picture = _enlarged(
+                Pixels.fromarray(np.asarray(sequence.vision.crops[crop + place])), layout.size
+            )
+            said = [] if predicted is None else _at(predicted[number], time)
+            drawn = draw(picture, true=_at(true[number], time), predicted=said)
+            yield Picture(data_uri(drawn), f"image {images}" if time is None else f"{time:.1f} s")
         crop += layout.crops
-        for number, time in shown:
-            picture = _enlarged(Pixels.fromarray(np.asarray(sequence.vision.crops[number])), layout.size)
-            image = images if time is None else None
-            drawn = draw(picture, true=_at(true, time, image), predicted=_at(predicted, time, image))
-            pictures.append(Picture(data_uri(drawn), f"image {images}" if time is None else f"{time:.1f} s"))
-    return pictures[:most]
+
+
+def _truths(encoder: Encoder, tree: MessageTree) -> list[list[Point]]:
+    """The annotations of all nodes, for each image and video of a tree."""
+    layouts = encoder.layouts(tree)
+    found: list[list[Point]] = [[] for _ in layouts]
+    shown: list[list[int]] = []  # by node: the media of its path, itself included
+    seen = 0
+    for node in tree.nodes():
+        own = sum(len(message.media) for message in node.messages)
+        shown.append([*(shown[node.parent] if node.parent >= 0 else ()), *range(seen, seen + own)])
+        seen += own
+        if node.messages[-1].role != "assistant":
+            continue
+        parts = [part for part in encoder.answer(node) if isinstance(part, Points | Tracks)]
+        path = shown[-1]
+        for number, points in zip(path, _on_media(parts, [layouts[n] for n in path]), strict=True):
+            found[number] += points
+    return found
+
+
+def _on_media(parts: Listing[Points | Tracks], layouts: Listing[MediaLayout]) -> list[list[Point]]:
+    """Part a conversation's points among its media: times are of the last video, numbers of images."""
+    videos = [number for number, layout in enumerate(layouts) if layout.times]
+    images = [number for number, layout in enumerate(layouts) if not layout.times]
+    found: list[list[Point]] = [[] for _ in layouts]
+    for point in (point for part in parts for point in part.points):
+        places = images[(point.image or 1) - 1 :][:1] if point.time is None else videos[-1:]
+        for number in places:
+            found[number].append(point)
+    return found
 
 
 def row_block(row: Row, number: int) -> Packed:
@@ -75,6 +121,7 @@ def row_block(row: Row, number: int) -> Packed:
     answers = np.zeros(len(row) + 1, bool)
     answers[row.source + 1] = True
     tone = np.where(row.group >= 0, 0, np.where(answers[:-1], 2, 1))
+    tone[row.slot] = 0  # a model without groups has slots all the same
     trees, start = [], 0
     for example, length in zip(row.examples, row.lengths, strict=True):
         pieces = [
@@ -86,17 +133,12 @@ def row_block(row: Row, number: int) -> Packed:
     return Packed(f"Row {number}: {repr(row).splitlines()[0].removeprefix('Row of ')}", trees)
 
 
-def _at(parts: Listing[Points | Tracks], time: float | None, image: int | None) -> list[Point]:
-    """The points that stand on one frame or image."""
-    points = [point for part in parts for point in part.points]
+def _at(points: Listing[Point], time: float | None) -> list[Point]:
+    """Those on an image (time None), or on the frame at a time."""
     if time is None:
-        return [point for point in points if (point.image or 1) == image and point.time is None]
+        return list(points)
     printed = printed_time(time)
     return [point for point in points if point.time is not None and printed_time(point.time) == printed]
-
-
-def _drawn(encoder: Encoder, tree: MessageTree, node: Node) -> list[Points | Tracks]:
-    return [part for part in encoder.answer(tree, node) if isinstance(part, Points | Tracks)]
 
 
 def _weighed(sequence: Sequence, node: Node) -> str:
@@ -108,18 +150,20 @@ def _weighed(sequence: Sequence, node: Node) -> str:
 
 def _weights(sequence: Sequence) -> dict[int, float]:
     """Loss weight by the place of the target token; a place targeted from several sources keeps the last."""
-    return {int(place) + 1: float(weight) for place, weight in zip(sequence.source, sequence.weight, strict=True)}
+    return {
+        int(place) + 1: float(weight) for place, weight in zip(sequence.source, sequence.weight, strict=True)
+    }
 
 
 def _tokens(
     sequence: Sequence, encoder: Encoder, places: range, weights: dict[int, float], top: float
 ) -> list[Token]:
-    patch = encoder.chat.special(_VISION) if sequence.vision is not None else -1
+    patch = encoder.chat.special(PATCH) if sequence.vision is not None else -1
     tokens = []
     for token, run in groupby(places, key=lambda place: int(sequence.tokens[place])):
         same = list(run)
         if token == patch and len(same) > 1:
-            tokens.append(Token(f"{_VISION}x{len(same)}", None, ""))
+            tokens.append(Token(f"{PATCH}x{len(same)}", None, ""))
             continue
         for place in same:
             weight = weights.get(place)
@@ -133,7 +177,9 @@ def _enlarged(picture: Pixels.Image, size: tuple[int, int]) -> Pixels.Image:
     """Undo the squeeze to a square, so that the picture has the shape of its source again."""
     width, height = size
     scale = max(_SHOWN, *picture.size) / max(width, height)
-    return picture.resize((max(round(width * scale), 1), max(round(height * scale), 1)), Pixels.Resampling.NEAREST)
+    return picture.resize(
+        (max(round(width * scale), 1), max(round(height * scale), 1)), Pixels.Resampling.NEAREST
+    )
 
 
 def _runs(tone: Array) -> list[tuple[str, int]]:

@@ -4,16 +4,20 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
 
+from hedgerow.build import budget_of, build_encoder
 from hedgerow.data.index import Dropped, Examples
+from hedgerow.models.assemble import ModelSpec
 from hedgerow.packing.plan import plan_epoch
+from hedgerow.recipe import Data, Model, Recipe, Source
 from hedgerow.report.page import Section, Table, Text, write_page
 from hedgerow.report.trees import row_block, tree_block
-from hedgerow.sequence import Budget, Row
+from hedgerow.sequence import Budget, Row, Sequence
+from hedgerow.vision.processor import Molmo2Processor
 
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """What was written."""
+    """What was written; the figures are of all trees and rows, `dropped` of those that were looked at."""
 
     page: Path
     trees: int
@@ -21,8 +25,38 @@ class Viewed:
     dropped: tuple[Dropped, ...]
 
     def __str__(self) -> str:
-        bad = "".join(f"\ndropped {item.where}: {item.reason}" for item in self.dropped)
-        return f"{self.page}: {self.trees} trees, {self.rows} packed rows{bad}"
+        bad = "".join(f"\n  dropped {item}" for item in self.dropped)
+        lost = f", {len(self.dropped)} dropped" if self.dropped else ""
+        return f"{self.page}: {self.trees} trees, {self.rows} packed rows{lost}{bad}"
+
+
+def view_file(file: Path, recipe: Recipe | None, *, out: Path) -> Viewed:
+    """Write a page that shows the trees of a file as a recipe encodes and packs them.
+
+    Args:
+        file: trees in the native format.
+        recipe: its tokenizer, vision settings, weights, budget and `on_bad` are used; None takes the sizes of
+            the default model and skips what is bad, naming it on the page.
+        out: the page.
+
+    Raises:
+        DataError: an example is bad and `on_bad` is raise, or none is left.
+    """
+    recipe = recipe or _small(file)
+    budget = budget_of(recipe)
+    examples = Examples.read([(file, 1)], build_encoder(recipe), budget=budget, on_bad=recipe.data.on_bad)
+    return view(examples, budget, out=out)
+
+
+def _small(file: Path) -> Recipe:
+    spec = ModelSpec()
+    return Recipe(
+        data=Data(train=(Source(path=file),), on_bad="skip"),
+        model=Model(spec=spec),
+        vision=Molmo2Processor(crop_size=spec.crop_size, patch_size=spec.patch_size),
+        steps=1,
+        out=Path("runs/view"),
+    )
 
 
 def view(examples: Examples, budget: Budget, *, out: Path, most: int = 24) -> Viewed:
@@ -35,17 +69,42 @@ def view(examples: Examples, budget: Budget, *, out: Path, most: int = 24) -> Vi
         most: how many trees and rows to show; the figures are of all.
     """
     plan = plan_epoch(examples.costs, budget, seed=0, epoch=0)
-    rows = [Row.join([examples.encode(number) for number in row], budget) for row in plan.rows[: most // 2]]
-    shown = [examples.tree(number) for number in range(min(most, len(examples)))]
-    summary = Text(f"Showing {len(shown)} of {len(examples)} trees and {len(rows)} of {len(plan.rows)} rows. {plan!r}")
+    rows, bad = _rows(examples, budget, plan.rows[: most // 2])
+    shown = []
+    for number in range(min(most, len(examples))):
+        outcome = examples.attempt(number)
+        if isinstance(outcome, Sequence):
+            shown.append(examples.tree(number))
+        else:
+            bad.append(outcome)
+    dropped = (*examples.dropped, *dict.fromkeys(bad))
+    summary = Text(
+        f"Showing {len(shown)} of {len(examples)} trees and {len(rows)} of {len(plan.rows)} rows. {plan!r}"
+    )
     sections = [
-        Section("Packed rows", [summary, *(row_block(row, number) for number, row in enumerate(rows))]),
+        Section("Packed rows", [summary, *(row_block(row, number) for number, row in rows.items())]),
         Section("Trees", [tree_block(tree, examples.encoder) for tree in shown]),
     ]
-    if examples.dropped:
-        sections.append(dropped_section(examples.dropped))
-    write_page(out, "Message trees", sections, subtitle=", ".join(sorted({line.path for line in examples.lines})))
-    return Viewed(out, len(examples), len(plan.rows), examples.dropped)
+    if dropped:
+        sections.append(dropped_section(dropped))
+    subtitle = ", ".join(sorted({line.path for line in examples.lines}))
+    write_page(out, "Message trees", sections, subtitle=subtitle)
+    return Viewed(out, len(examples), len(plan.rows), dropped)
+
+
+def _rows(
+    examples: Examples, budget: Budget, planned: Listing[Listing[int]]
+) -> tuple[dict[int, Row], list[Dropped]]:
+    """Join the planned rows, by number, and say which examples are missing from them."""
+    rows: dict[int, Row] = {}
+    bad: list[Dropped] = []
+    for number, row in enumerate(planned):
+        outcomes = [examples.attempt(example) for example in row]
+        bad += [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
+        found = [outcome for outcome in outcomes if isinstance(outcome, Sequence)]
+        if found:
+            rows[number] = Row.join(found, budget)
+    return rows, bad
 
 
 def dropped_section(dropped: Listing[Dropped]) -> Section:

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hedgerow.build import MODEL, budget_of, build_encoder, build_model, training_examples
-from hedgerow.data.index import Dropped, Examples
+from hedgerow.data.index import Examples
 from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Recipe
-from hedgerow.sequence import Budget, Row
+from hedgerow.sequence import Budget, Row, Sequence
 from hedgerow.text import load_tokenizer
 from hedgerow.train import parallel
-from hedgerow.train.log import Callback
+from hedgerow.train.log import Callback, Step
 from hedgerow.train.loop import Trainer, train
 from hedgerow.train.optim import Optimizers
 
@@ -26,16 +26,19 @@ log = logging.getLogger("hedgerow")
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run left behind: the `model` folder in the layout of `transformers`, and what it was trained on."""
+    """What a run left behind: the `model` folder in the layout of `transformers`, and what it was trained on.
+
+    `dropped` says of each example that was left out, when indexed or when decoded, where it stands and why.
+    """
 
     model: Path
     steps: int
     examples: int
-    dropped: tuple[Dropped, ...]
+    dropped: tuple[str, ...]
     seconds: float
 
     def __str__(self) -> str:
-        bad = "".join(f"\n  dropped {item.where}: {item.reason}" for item in self.dropped)
+        bad = "".join(f"\n  dropped {item}" for item in self.dropped)
         lost = f", {len(self.dropped)} dropped" if self.dropped else ""
         return (
             f"{self.model}: {self.steps} steps on {self.examples} examples{lost}, {self.seconds:.0f} s{bad}"
@@ -57,9 +60,10 @@ def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = (
     begin = time.perf_counter()
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder)
-    model = build_model(recipe, encoder)
+    model = build_model(recipe)
     _warn_if_blind(model, examples)
-    train(recipe, model, row_loader(recipe, examples), fresh=fresh, callbacks=callbacks)
+    late = _Late()
+    train(recipe, model, row_loader(recipe, examples), fresh=fresh, callbacks=(*callbacks, late))
     folder = recipe.out / MODEL
     if parallel.rank() == 0:
         save(
@@ -68,7 +72,8 @@ def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = (
             tokenizer=load_tokenizer(recipe.model.tokenizer),
             settings=recipe.to_dict()["vision"],
         )
-    return Trained(folder, recipe.steps, len(examples), examples.dropped, time.perf_counter() - begin)
+    dropped = (*map(str, examples.dropped), *late.dropped)
+    return Trained(folder, recipe.steps, len(examples), dropped, time.perf_counter() - begin)
 
 
 def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
@@ -115,12 +120,23 @@ class _Given:
         """Nothing to restore."""
 
 
+class _Late(Callback):
+    """Collects why examples were left out when they were decoded, once each whatever the number of epochs."""
+
+    def __init__(self) -> None:
+        self.dropped: dict[str, None] = {}
+
+    def on_step(self, step: Step) -> None:
+        """Note what a step left out."""
+        self.dropped |= dict.fromkeys(step.dropped)
+
+
 def _warn_if_blind(model: Molmo2, examples: Examples) -> None:
     """Say when the connector's output is far from the scale of the embeddings it is added to."""
-    seen = next((n for n, cost in enumerate(examples.costs) if cost.get("crops", 0)), None)
-    if seen is None:
+    seen = (examples.attempt(number) for number, cost in enumerate(examples.costs) if cost.get("crops", 0))
+    sequence = next((found for found in seen if isinstance(found, Sequence)), None)
+    if sequence is None:
         return
-    sequence = examples.encode(seen)
     report = model.scale_report(Row.join([sequence], Budget(**sequence.cost)))
     if report.problem:
         log.warning("%s", report.problem)

@@ -1,6 +1,5 @@
 """Images: read upright, resized, cut into overlapping crops as in Molmo2's public code (arXiv 2601.10611)."""
 
-import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,12 +108,11 @@ class Tiler:
         """Choose (rows, columns) of windows for an image of (height, width) pixels.
 
         The grid that enlarges the image least; if every grid shrinks it, the one that shrinks it least; then
-        the one with fewer windows. Sizes are compared without the margins. An image
+        the one with fewer windows, which comes first here. Sizes are compared without the margins. An image
         narrower or lower than the margins gets one window, whatever its other side, as in the public code.
         """
         sides = range(1, self.max_crops + 1)
         grids = [(rows, columns) for rows in sides for columns in sides if rows * columns <= self.max_crops]
-        grids.sort(key=math.prod)
         inner = np.array(size, np.float32) - (self.crop - self._window)
         with np.errstate(divide="ignore"):
             scale = (np.array(grids, np.float32) * self._window / inner).min(axis=1)

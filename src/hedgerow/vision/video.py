@@ -184,12 +184,12 @@ class VideoFile:
         return MediaError(f"{self.path}, {self.seconds(pts):.2f} s: {what}; copy or encode the video again")
 
     def _decode(self) -> Iterator[Any]:
-        """Decode from the next key frame on; frames displayed before it may lack what they refer to."""
-        begin = None
+        """Decode from the next key frame on; a frame before it may lack what it refers to."""
+        started = False
         for packet in self._packets():
-            if begin is None and not packet.is_keyframe:
+            started = started or packet.is_keyframe
+            if not started:
                 continue
-            begin = (-math.inf if packet.pts is None else packet.pts) if begin is None else begin
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -197,10 +197,9 @@ class VideoFile:
             for frame in frames:
                 if frame.pts is None:
                     raise self.damaged(self.reached, "a frame has no time")
-                if frame.is_corrupt and frame.pts >= begin:
+                if frame.is_corrupt:
                     raise self.damaged(frame.pts, "the frame is damaged")
-                if frame.pts >= begin:
-                    yield frame
+                yield frame
 
     def _packets(self) -> Iterator[Any]:
         """Read packets, noting their times; the last one is empty and empties the decoder."""

@@ -128,7 +128,7 @@ def _compare(recipe: Recipe, encoder: Encoder, recording: Recording) -> Comparis
     for tree in read_trees(recording.train):
         by_game.setdefault(tree.source, []).append(tree)
     trees = [tree for group in zip(*by_game.values(), strict=False) for tree in group][:8]
-    return compare(trees, encoder, one_step(recipe, build_model(recipe, encoder)), budget=budget_of(recipe))
+    return compare(trees, encoder, one_step(recipe, build_model(recipe)), budget=budget_of(recipe))
 
 
 def _evaluate(
@@ -137,7 +137,7 @@ def _evaluate(
     asked = questions(read_trees(recording.heldout), encoder)
     constant = Constant(questions(read_trees(recording.train), encoder)).replies(asked)
     trained = ask(trained_model(recipe), encoder, asked, max_new_tokens=MAX_NEW_TOKENS)
-    untrained = ask(build_model(frames, encoder), encoder, asked, max_new_tokens=MAX_NEW_TOKENS)
+    untrained = ask(build_model(frames), encoder, asked, max_new_tokens=MAX_NEW_TOKENS)
     sides = (trained, untrained, constant)
     points = [[reply for reply in side if reply.question.task == "pointing"] for side in sides]
     tasks = side_by_side([by_task(side) for side in sides])

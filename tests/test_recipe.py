@@ -1,0 +1,207 @@
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from hedgerow.attention.register import BACKENDS
+from hedgerow.errors import RecipeError
+from hedgerow.recipe import Model, Recipe, Weights, load_recipe
+from hedgerow.weights.rules import sample_weight
+
+SMALL = """
+data:
+  train:
+    - path: trees.jsonl
+    - {path: /data/other.jsonl, repeat: 2}
+  evaluate: held.jsonl
+model:
+  spec: {}
+vision: {crop_size: 84, patch_size: 7}
+steps: 10
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_are_those_of_the_fine_tuning_stage(write):
+    recipe = load_recipe(write(SMALL))
+    optimizer = recipe.optimizer
+    assert (optimizer.name, optimizer.betas, optimizer.eps, optimizer.clip) == (
+        "adamw",
+        (0.9, 0.95),
+        1e-6,
+        1.0,
+    )
+    assert (optimizer.vision.lr, optimizer.connector.lr, optimizer.language.lr) == (5e-6, 5e-6, 1e-5)
+    assert (recipe.packing.budget.tokens, recipe.packing.budget.crops) == (16384, 128)
+    assert (recipe.schedule.kind, recipe.schedule.floor) == ("cosine", 0.1)
+    assert (recipe.loss.normalize, recipe.weights.preset) == ("weights", "molmo2")
+
+
+def test_inputs_are_relative_to_the_file_and_out_to_the_working_directory(write, tmp_path):
+    text = SMALL.replace("spec: {}", "checkpoint: ../base\n  tokenizer: tok") + "init: before\nout: there\n"
+    recipe = load_recipe(write(text))
+    assert [source.path for source in recipe.data.train] == [
+        tmp_path / "trees.jsonl",
+        Path("/data/other.jsonl"),
+    ]
+    assert recipe.data.evaluate == (tmp_path / "held.jsonl",)
+    assert recipe.model.checkpoint == tmp_path / "../base"
+    assert recipe.model.tokenizer == str(tmp_path / "tok")
+    assert recipe.init == tmp_path / "before"
+    assert recipe.out == Path("there")
+
+
+def test_an_override_is_relative_to_the_working_directory(write):
+    recipe = load_recipe(
+        write(SMALL), {"data.evaluate": "[x.jsonl, /y.jsonl]", "data.train.0.path": "z.jsonl"}
+    )
+    assert recipe.data.evaluate == (Path.cwd() / "x.jsonl", Path("/y.jsonl"))
+    assert recipe.data.train[0].path == Path.cwd() / "z.jsonl"
+
+
+def test_without_out_a_run_is_named_after_its_file_and_the_shipped_tokenizer_stays(write):
+    recipe = load_recipe(write(SMALL))
+    assert recipe.out == Path("runs/run")
+    assert recipe.model.tokenizer == "tiny"
+
+
+def test_dotted_overrides_reach_everything(write):
+    overrides = {
+        "steps": "3", "optimizer.language.lr": "1e-3", "optimizer.clip": "null",
+        "optimizer.muon.momentum": ".5", "out": "elsewhere",
+        "model.spec.layers": "2", "model.spec.feature_layers": "[-1]", "data.train.1.repeat": "5",
+        "weights.scale.video_caption": "0.5", "packing.pad": "true", "vision.margins": "[1, 2]",
+    }  # fmt: skip
+    recipe = load_recipe(write(SMALL), overrides)
+    assert recipe.steps == 3
+    assert (recipe.optimizer.language.lr, recipe.optimizer.language.warmup) == (1e-3, 200)
+    assert (recipe.optimizer.clip, recipe.optimizer.muon.momentum) == (None, 0.5)
+    assert (recipe.model.spec.layers, recipe.model.spec.feature_layers) == (2, (-1,))
+    assert recipe.data.train[1].repeat == 5
+    assert recipe.weights.scale == {"video_caption": 0.5}
+    assert (recipe.packing.pad, recipe.vision.margins, recipe.out) == (True, (1, 2), Path("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("stepz: 3", "stepz: unknown key 'stepz'; did you mean 'steps'?"),
+        (
+            "optimizer: {langage: {lr: 1}}",
+            "optimizer.langage: unknown key 'langage'; did you mean 'language'?",
+        ),
+        ("optimizer: {language: {lrr: 1}}", "optimizer.language.lrr: unknown key 'lrr'; did you mean 'lr'?"),
+        (
+            "packing: {budget: {token: 5}}",
+            "packing.budget.token: unknown key 'token'; did you mean 'tokens'?",
+        ),
+        ("loss: {normalise: tokens}", "loss.normalise: unknown key 'normalise'; did you mean 'normalize'?"),
+        ("vision: {crop_siz: 84}", "vision.crop_siz: unknown key 'crop_siz'; did you mean 'crop_size'?"),
+        ("model: {spec: {layer: 2}}", "model.spec.layer: unknown key 'layer'; did you mean 'layers'?"),
+        ("precision: fp16", "precision: fp16 overflows above 65504"),
+        ("precision: fp8", "precision: Input should be 'fp32' or 'bf16' (given: 'fp8')"),
+        ("loss: {normalize: mean}", "loss.normalize: Input should be 'weights', 'samples' or 'tokens'"),
+        ("schedule: {kind: step}", "schedule.kind: Input should be 'cosine' or 'linear'"),
+        ("weights: {preset: molmo}", "weights.preset: Input should be 'molmo2', 'molmo2_code' or 'uniform'"),
+        ("weights: {scale: {qa: -1}}", "weights.scale.qa: Input should be greater than or equal to 0"),
+        ("optimizer: {language: {lr: .nan}}", "optimizer.language.lr: Input should be a finite number"),
+        ("steps: 0", "steps: Input should be greater than 0 (given: 0)"),
+        ("steps: many", "steps: Input should be a valid integer"),
+        ("data: {train: []}", "data.train: Tuple should have at least 1 item"),
+        ("model: {}", "model: neither of 'spec' and 'checkpoint' given"),
+        ("model: {spec: {}, checkpoint: x}", "model: both of 'spec' and 'checkpoint' given"),
+        ("vision: {crop_size: 85}", "vision: crop_size 85 is no multiple of patch_size 14"),
+        ("vision: {crop_size: 98, patch_size: 7}", "vision.crop_size is 98, model.spec.crop_size 84"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_file_key_and_what_is_allowed(write, change, told):
+    path = write(yaml.safe_dump(yaml.safe_load(SMALL) | yaml.safe_load(change)))
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path)
+    assert str(raised.value).startswith(f"{path}: {told}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("optimizer.langage.lr", "1", "optimizer.langage: unknown key 'langage'; did you mean 'language'?"),
+        ("steps.x", "1", "--steps.x: 'x' stands below the value 10, which has no keys"),
+        ("data.train.2.path", "a", "--data.train.2.path: '2' is no place in a list of 2; give 0 to 1"),
+        ("data.train.x", "a", "'x' is no place in a list of 2"),
+        ("steps", "[1", "--steps:1: not YAML"),
+    ],
+)
+def test_a_wrong_override_is_named(write, name, value, told):
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(write(SMALL), {name: value})
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a: [1\nb: 2", ":2: not YAML"), ("", "holds no recipe"), ("- a", "holds no recipe")],
+)
+def test_a_file_that_is_no_recipe_is_named(write, text, told):
+    with pytest.raises(RecipeError, match=f"run.yaml.*{told}"):
+        load_recipe(write(text))
+
+
+def test_a_missing_file_and_a_missing_package_say_what_to_do(write, tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match=r"none\.yaml: cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(RecipeError, match=r"pip install 'hedgerow\[cli\]'"):
+        load_recipe(write(SMALL))
+
+
+def test_yaml_of_a_recipe_gives_the_recipe_back(write, tmp_path):
+    recipe = load_recipe(write(SMALL), {"optimizer.name": "muon", "weights.scale.qa": "2", "init": "x"})
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(again) == recipe
+
+
+def test_a_recipe_is_frozen_and_travels_to_other_processes(write):
+    recipe = load_recipe(write(SMALL))
+    with pytest.raises(ValidationError):
+        recipe.steps = 3
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_a_recipe_shows_itself_in_a_few_lines(write, tmp_path):
+    shown = repr(load_recipe(write(SMALL), {"optimizer.name": "muon", "out": "runs/a"}))
+    assert shown.splitlines() == [
+        "Recipe: 10 steps of 1 rows, seed 0, fp32",
+        f"  data       {tmp_path}/trees.jsonl, /data/other.jsonl",
+        "  model      fresh weights, tokenizer tiny",
+        "  row        16,384 tokens, 128 crops, pool of 48",
+        "  loss       weights molmo2, over weights",
+        "  optimizer  matrices by muon 0.002, vision 5e-06, connector 5e-06, language 1e-05; cosine to 0.1",
+        "  out        runs/a",
+    ]
+
+
+def test_choices_that_are_listed_twice_agree():
+    """The recipe names backends and presets itself: a wrong one is refused before anything is built."""
+    choices = Model.model_json_schema()["properties"]["attention"]["enum"]
+    assert {*choices} == {*BACKENDS, "auto"}
+    for preset in Weights.model_json_schema()["properties"]["preset"]["enum"]:
+        assert sample_weight("qa", 4, preset=preset) > 0
+
+
+def test_recipes_that_are_shipped_load():
+    for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"):
+        assert isinstance(load_recipe(path), Recipe)
