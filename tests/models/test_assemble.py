@@ -184,10 +184,13 @@ def test_a_folder_without_weights_is_an_error(make_model, tokenizer, tmp_path):
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_moves(make_model):
-    state = torch.random.get_rng_state()
-    one, other = make_model(), make_model()
+    one = make_model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        state = torch.random.get_rng_state()
+        other = make_model()
+        assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_special_ids_come_from_the_tokenizer(make_model, vocabulary):
