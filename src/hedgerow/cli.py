@@ -130,7 +130,7 @@ def verify(recipe: Path, /, *overrides: Overrides, trees: int = 8, as_json: AsJs
 def main() -> None:
     """Run the command line; 0 is success, 1 a failed check, 2 bad input."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CheckError as error:
         _fail(error, code=1)
     except (HedgerowError, CycloptsError) as error:

@@ -13,6 +13,7 @@ from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTraine
 
 from hedgerow.content import STRICT
 from hedgerow.errors import DataError, RecipeError
+from hedgerow.models.initialize import fan_in
 from hedgerow.models.molmo2 import Molmo2
 
 SETTINGS = "hedgerow.json"
@@ -35,7 +36,7 @@ class ModelSpec:
 
     `initializer_range` is the standard deviation of all fresh weights. The connector's output grows with
     about its eighth power, so look at `Molmo2.scale_report` when changing it: 0.08 suits widths of 64, 0.07
-    of 128, 0.06 of 256.
+    of 128, 0.06 of 256. With `initialization: fan_in` every layer has its own, see `hedgerow.models.initialize`.
     """
 
     hidden: int = Field(default=128, ge=1)
@@ -51,6 +52,7 @@ class ModelSpec:
     crop_size: int = Field(default=84, ge=1)
     patch_size: int = Field(default=7, ge=1)
     feature_layers: tuple[int, ...] = Field(default=(-1, 0), min_length=1)
+    initialization: Literal["normal", "fan_in"] = "normal"
     initializer_range: float = Field(default=0.07, gt=0.0)
     rope_theta: float = Field(default=10_000.0, gt=0.0)
 
@@ -68,6 +70,8 @@ class ModelSpec:
             raise ValueError(
                 f"feature_layers {wrong}: the vision tower has layers 0 to {self.vision_layers - 1}"
             )
+        if self.initialization == "fan_in" and self.vision_hidden % 4:
+            raise ValueError(f"vision_hidden {self.vision_hidden} is no multiple of 4, as fan_in needs")
 
 
 def build(
@@ -97,6 +101,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf = Molmo2ForConditionalGeneration(config)
+        if spec.initialization == "fan_in":
+            fan_in(hf)
     return Molmo2(
         hf,
         attention=attention,
