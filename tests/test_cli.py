@@ -145,7 +145,7 @@ def spoil(folder, to):
         "unknown key": ({**shown("k", [], answer), "wieght": 2}, "wieght: unknown key 'wieght'; did you mean 'weight'"),
         "missing media": (shown("m", [("image", "gone.png")], answer), "gone.png: no such file; correct the path"),
         "truncated video": (shown("t", [("video", "cut.mp4")], answer), "cut.mp4: .*cut off.*; give a whole MP4"),
-        "no frames": (shown("z", [("video", "hollow.mp4")], answer), "hollow.mp4: no video.*; give a whole MP4"),
+        "no frames": (shown("z", [("video", "hollow.mp4")], answer), "hollow.mp4: no video stream.*; give a file with video"),
         "point outside": (shown("p", [("image", "a.png")], spot), "p, branch 0: .*outside its frame 'pixels'.*; correct"),
         "no answer": ({"id": "n", "messages": [{"role": "user", "content": "q"}]}, "n: no supervised answer; add"),
         "too long": (shown("l", [], asked("Say it.", "again " * 400)), "l: tokens .* > 400 of a row; raise the budget"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hedgerow.content import Image, Point, Points, Subtitle, Text, Tracks, Video
 from hedgerow.errors import DataError
-from hedgerow.tree import Branch, Message, MessageTree, json_schema, map_messages, read_trees, write_trees
+from hedgerow.tree import Branch, Message, MessageTree, json_schema, read_trees, write_trees
 
 LINE = {
     "id": "clip-17",
@@ -236,13 +236,6 @@ def test_errors_of_a_file_name_file_and_line(tmp_path, text, message):
 def test_a_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         list(read_trees(tmp_path / "none.jsonl"))
-
-
-def test_map_messages_reaches_every_message_and_leaves_the_tree_alone():
-    tree = MessageTree.from_dict(LINE)
-    mapped = map_messages(tree, lambda message: Message(message.role, "x"))
-    assert {m.content for node in mapped.nodes() for m in node.messages} == {"x"}
-    assert tree == MessageTree.from_dict(LINE)
 
 
 def test_trees_are_frozen():

@@ -1,8 +1,11 @@
 """From a message tree to a Sequence: text, media, answers and weights put together."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -203,10 +206,13 @@ class Encoder:
             draft.add(self.chat.markup(tail))
             return
         whole = 1.0 if message.weight is None else message.weight
-        bounds = np.cumsum([len(text) for _, text in said])
-        for token, (start, _) in zip(span.tokens, span.offsets, strict=True):
-            part, _ = said[min(int(np.searchsorted(bounds, start, side="right")), len(said) - 1)]
-            draft.add([token], answer=whole if part.weight is None else whole * part.weight)
+        # A token belongs to the part in which it begins.
+        ends = list(accumulate(len(text) for _, text in said))
+        owner = [min(bisect_right(ends, start), len(said) - 1) for start, _ in span.offsets]
+        for place, run in groupby(zip(owner, span.tokens, strict=True), key=itemgetter(0)):
+            part, _ = said[place]
+            weight = whole if part.weight is None else whole * part.weight
+            draft.add([token for _, token in run], answer=weight)
         stop, *rest = self.chat.markup(tail)
         draft.add([stop], answer=whole)
         draft.add(rest)

@@ -101,6 +101,7 @@ class ChatFormat:
         self._tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
         if not hasattr(self._tokenizer, "token_to_id"):
             raise RecipeError(f"{type(tokenizer).__name__} has no character offsets; give a fast tokenizer")
+        self._markup: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> Span:
         """Turn content into tokens with their character offsets.
@@ -115,8 +116,13 @@ class ChatFormat:
         return Span(tuple(found.ids), tuple(found.offsets))
 
     def markup(self, text: str) -> tuple[int, ...]:
-        """Turn what a template writes into tokens; special tokens are read, none is added."""
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Turn what a template writes into tokens; special tokens are read, none is added.
+
+        Templates repeat themselves, so what was turned once is remembered.
+        """
+        if text not in self._markup:
+            self._markup[text] = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._markup[text]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Turn tokens into text, special tokens left out."""

@@ -149,34 +149,7 @@ def parse_line(line: str, *, where: str, folder: Path) -> MessageTree:
         json.dumps(value, ensure_ascii=False).encode()  # half a character has no tokens and cannot be printed
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); write one object a line") from None
-    tree = MessageTree.from_dict(value, where=where)
-    return relocate(tree, folder)
-
-
-def relocate(tree: MessageTree, folder: Path) -> MessageTree:
-    """Return the tree with relative media paths joined to `folder`."""
-
-    def moved(message: Message) -> Message:
-        if not message.media:
-            return message
-        content = tuple(
-            dataclasses.replace(part, path=str(folder / part.path)) if isinstance(part, Image | Video) else part
-            for part in message.parts
-        )
-        return dataclasses.replace(message, content=content)
-
-    return map_messages(tree, moved)
-
-
-def map_messages(tree: MessageTree, change: Any) -> MessageTree:
-    """Return the tree with `change(message)` in place of every message."""
-
-    def walk(branch: Branch) -> Branch:
-        messages, branches = tuple(map(change, branch.messages)), tuple(map(walk, branch.branches))
-        return dataclasses.replace(branch, messages=messages, branches=branches)
-
-    messages, branches = tuple(map(change, tree.messages)), tuple(map(walk, tree.branches))
-    return dataclasses.replace(tree, messages=messages, branches=branches)
+    return MessageTree.from_dict(_relocated(value, folder), where=where)
 
 
 def write_trees(path: str | Path, trees: Iterable[MessageTree]) -> int:
@@ -192,6 +165,18 @@ def write_trees(path: str | Path, trees: Iterable[MessageTree]) -> int:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of one line of the native format."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+
+
+def _relocated(value: Any, folder: Path) -> Any:
+    """Return decoded JSON with relative media paths joined to a folder; what is no tree is left for validation."""
+    if isinstance(value, list):
+        return [_relocated(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _relocated(value[key], folder) for key in ("messages", "branches", "content") if key in value}
+    if value.get("type") in ("image", "video") and isinstance(value.get("path"), str):
+        inner["path"] = str(folder / value["path"])
+    return {**value, **inner}
 
 
 def _collect(node: Node, branches: tuple[Branch, ...], found: list[Node]) -> None:

@@ -127,7 +127,7 @@ def _packed_is_alone(model: Molmo2, sequences: Listing[Sequence], row: Row) -> F
 def _tree_is_separate(
     model: Molmo2, encoder: Encoder, trees: Listing[MessageTree], sequences: Listing[Sequence]
 ) -> Finding:
-    error, cases = 0.0, 0
+    errors, cases = [0.0], 0
     for tree, sequence in zip(trees, sequences, strict=True):
         whole = losses(model, _row([sequence]))
         weight = torch.as_tensor(sequence.weight).to(whole)
@@ -135,12 +135,14 @@ def _tree_is_separate(
             _separate(model, encoder, tree, sequence, number) for number in range(len(sequence.samples))
         ]
         together = torch.cat([whole[sequence.sample == number] for number in range(len(sequence.samples))])
-        error = max(error, _error(together.detach(), torch.cat(separate).detach()))
+        errors.append(_error(together.detach(), torch.cat(separate).detach()))
         weights = torch.cat([weight[sequence.sample == number] for number in range(len(sequence.samples))])
         one = _gradient(model, (whole * weight).sum())
         other = _gradient(model, (torch.cat(separate) * weights).sum())
-        error, cases = max(error, _error(one, other)), cases + len(separate)
-    return Finding(2, "a tree's losses and gradients are those of its conversations", error, TOLERANCE, cases)
+        errors.append(_error(one, other))
+        cases += len(separate)
+    what = "a tree's losses and gradients are those of its conversations"
+    return Finding(2, what, _greatest(errors), TOLERANCE, cases)
 
 
 def _separate(model: Molmo2, encoder: Encoder, tree: MessageTree, sequence: Sequence, number: int) -> Tensor:
@@ -153,7 +155,7 @@ def _separate(model: Molmo2, encoder: Encoder, tree: MessageTree, sequence: Sequ
 
 
 def _no_leak(model: Molmo2, row: Row) -> Finding:
-    error, cases = 0.0, 0
+    errors = []
     row, embeddings, hidden = _watched(model, row)
     for number in range(len(row.samples)):
         own = row.sample == number
@@ -163,18 +165,17 @@ def _no_leak(model: Molmo2, row: Row) -> Finding:
         source = row.source[own][:1]
         on_path = (row.order < row.end[source]) & (row.order[source] < row.end)
         if not bool(on_path.all()):
-            error, cases = max(error, float(gradient[~on_path].abs().max())), cases + 1
-    return Finding(3, "no branch and no tree moves another's loss", error, 0.0, cases)
+            errors.append(float(gradient[~on_path].abs().max()))
+    return Finding(3, "no branch and no tree moves another's loss", _greatest(errors), 0.0, len(errors))
 
 
 def _backends_agree(model: Molmo2, row: Row) -> Finding:
     found = {name: _backend_result(model, row, name) for name in BACKENDS if _runs(name, model)}
     dense = found.pop("dense")
-    error = max(
-        (_error(ours, theirs) for other in found.values() for ours, theirs in zip(other, dense, strict=True)),
-        default=0.0,
-    )
-    return Finding(4, "every backend equals the dense reference", error, TOLERANCE, len(found))
+    errors = [
+        _error(ours, theirs) for other in found.values() for ours, theirs in zip(other, dense, strict=True)
+    ]
+    return Finding(4, "every backend equals the dense reference", _greatest(errors), TOLERANCE, len(found))
 
 
 def _runs(name: str, model: Molmo2) -> bool:
@@ -194,8 +195,8 @@ def _backend_result(model: Molmo2, row: Row, name: str) -> tuple[Tensor, Tensor]
 
 
 def _no_target_is_seen(model: Molmo2, row: Row) -> Finding:
-    error, cases = 0.0, 0
     row, embeddings, hidden = _watched(model, row)
+    errors = [] if _targets_follow(row) else [float("inf")]
     for number, target in _some_targets(row):
         logits = model.head(hidden[row.source[target]])
         (gradient,) = torch.autograd.grad(logits.square().sum(), embeddings, retain_graph=True)
@@ -204,8 +205,15 @@ def _no_target_is_seen(model: Molmo2, row: Row) -> Finding:
         after = row.order[row.source[own[own >= target]]] + 1
         places = torch.isin(row.order, after) & (row.end == row.end[row.source[own[-1]]])
         if bool(places.any()):
-            error, cases = max(error, float(gradient[places].abs().max())), cases + 1
-    return Finding(13, "no target is visible to its own source", error, 0.0, cases)
+            errors.append(float(gradient[places].abs().max()))
+    return Finding(13, "no target is visible to its own source", _greatest(errors), 0.0, len(errors))
+
+
+def _targets_follow(row: Row) -> bool:
+    """Whether each target is the token after its source, where that stands in the same node."""
+    place = torch.argsort(row.order)[(row.order[row.source] + 1).clamp(max=len(row) - 1)]
+    own = row.end[place] == row.end[row.source]
+    return bool((row.tokens[place] == row.target)[own].all())
 
 
 def _some_targets(row: Row) -> Iterator[tuple[int, int]]:
@@ -236,6 +244,11 @@ def _gradient(model: Molmo2, loss: Tensor) -> Tensor:
             for p, g in zip(parameters, found, strict=True)
         ]
     )
+
+
+def _greatest(errors: Listing[float]) -> float:
+    """The greatest error, NaN if there is one, 0 of none."""
+    return float(torch.tensor(errors).max()) if errors else 0.0
 
 
 def _error(one: Tensor, other: Tensor) -> float:

@@ -176,6 +176,7 @@ def test_a_run_resumed_on_another_number_of_ranks_misses_and_repeats_nothing(bef
         rows.load_state_dict(states[0])
         rest = epoch_of(rows)
         steps.add(len(rest))
+        assert all(number % after == rank for _, number, *_ in rest)
         found += [item for item in rest if item[2]]
     assert len(steps) == 1
     assert sorted(found) == whole

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hedgerow.packing import pool as module
 from hedgerow.packing.pool import Packer, choose
 from hedgerow.sequence import Budget, Cost
 
+LEVELS = module._LEVELS
 NAMES = ("tokens", "crops", "examples")
 quick = settings(max_examples=60, deadline=None)
 
@@ -112,10 +114,7 @@ def pools(draw):
     return sizes, limits, draw(st.none() | st.integers(0, len(sizes) - 1))
 
 
-@given(pools(), st.sampled_from([(2048, 512), (7, 5), (3, 11), (1, 1)]))
-@settings(max_examples=150, deadline=None)
-def test_the_choice_is_the_best_of_all_subsets_at_its_granularity(pool, levels):
-    sizes, limits, forced = pool
+def check_choice(sizes, limits, forced, levels):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_LEVELS", levels)
         chosen = choose(sizes, limits, forced=forced)
@@ -126,7 +125,22 @@ def test_the_choice_is_the_best_of_all_subsets_at_its_granularity(pool, levels):
     assert forced is None or forced in chosen
     assert all(sum(sizes[i][axis] for i in chosen) <= limit for axis, limit in enumerate(limits))
     # Rounded up, the sums of what was topped up may lie beyond the grid: never below the best on it.
-    assert sums == best if levels == (2048, 512) else sums >= best
+    assert sums == best if levels == LEVELS else sums >= best
+
+
+@given(pools(), st.sampled_from([LEVELS, (7, 5), (3, 11), (1, 1)]))
+@quick
+def test_the_choice_is_the_best_of_all_subsets_at_its_granularity(pool, levels):
+    check_choice(*pool, levels)
+
+
+@pytest.mark.parametrize("levels", [LEVELS, (7, 5)])
+def test_the_choice_is_the_best_of_all_subsets_of_pools_of_all_sizes(levels):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        limits = tuple(rng.integers(5, 41, 2).tolist())
+        sizes = [tuple(rng.integers(0, 1 + np.array(limits)).tolist()) for _ in range(7)]
+        check_choice(sizes, limits, 0 if rng.random() < 0.3 else None, levels)
 
 
 @given(pools())
