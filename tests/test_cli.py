@@ -1,4 +1,4 @@
-"""The command line: a user's own files run unchanged, and bad input is one line that says where and what to do."""
+"""The command line: a user's own files run unchanged; bad input is one line: where, why and what to do."""
 
 import json
 import os
@@ -64,11 +64,21 @@ def users_trees():
     two = shown(
         "pair",
         [("image", "a.png"), ("image", "b.png")],
-        asked("Point at the spots.", points("spot", {"x": 30, "y": 20, "image": 1}, {"x": 5, "y": 70, "image": 2})),
+        asked(
+            "Point at the spots.",
+            points("spot", {"x": 30, "y": 20, "image": 1}, {"x": 5, "y": 70, "image": 2}),
+        ),
     )
     caption = shown("plain", [("image", "a.png")])
-    caption |= {"task": "image_caption", "messages": [*caption["messages"], {"role": "assistant", "content": "Noise."}]}
-    text = {"id": "words", "messages": [{"role": "user", "content": "Hi"}], "branches": [asked("Who?", "Me.", "text")]}
+    caption |= {
+        "task": "image_caption",
+        "messages": [*caption["messages"], {"role": "assistant", "content": "Noise."}],
+    }
+    text = {
+        "id": "words",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "branches": [asked("Who?", "Me.", "text")],
+    }
     return [video, two, caption, text]
 
 
@@ -108,7 +118,9 @@ def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, fo
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert set(found["tasks"]) == set(found["constant"]) == TASKS
-    assert found["constant"]["pointing"]["value"] == 1.0  # the same file: its own answers are the best constants
+    assert (
+        found["constant"]["pointing"]["value"] == 1.0
+    )  # the same file: its own answers are the best constants
     assert found["dropped"] == []
     replies = [json.loads(line) for line in (tmp_path / "run" / "replies.jsonl").read_text().splitlines()]
     assert len(replies) == 7
@@ -142,20 +154,48 @@ def spoil(folder, to):
     answer = asked("What?", "That.")
     spot = asked("Where?", points("spot", {"x": 61, "y": 20}), "pointing")
     return {
-        "unknown key": ({**shown("k", [], answer), "wieght": 2}, "wieght: unknown key 'wieght'; did you mean 'weight'"),
-        "missing media": (shown("m", [("image", "gone.png")], answer), "gone.png: no such file; correct the path"),
-        "truncated video": (shown("t", [("video", "cut.mp4")], answer), "cut.mp4: .*cut off.*; give a whole MP4"),
-        "no frames": (shown("z", [("video", "hollow.mp4")], answer), "hollow.mp4: no video stream.*; give a file with video"),
-        "point outside": (shown("p", [("image", "a.png")], spot), "p, branch 0: .*outside its frame 'pixels'.*; correct"),
-        "no answer": ({"id": "n", "messages": [{"role": "user", "content": "q"}]}, "n: no supervised answer; add"),
-        "too long": (shown("l", [], asked("Say it.", "again " * 400)), "l: tokens .* > 400 of a row; raise the budget"),
+        "unknown key": (
+            {**shown("k", [], answer), "wieght": 2},
+            "wieght: unknown key 'wieght'; did you mean 'weight'",
+        ),
+        "missing media": (
+            shown("m", [("image", "gone.png")], answer),
+            "gone.png: no such file; correct the path",
+        ),
+        "truncated video": (
+            shown("t", [("video", "cut.mp4")], answer),
+            "cut.mp4: .*cut off.*; give a whole MP4",
+        ),
+        "no frames": (
+            shown("z", [("video", "hollow.mp4")], answer),
+            "hollow.mp4: no video stream.*; give a file with video",
+        ),
+        "point outside": (
+            shown("p", [("image", "a.png")], spot),
+            "p, branch 0: .*outside its frame 'pixels'.*; correct",
+        ),
+        "no answer": (
+            {"id": "n", "messages": [{"role": "user", "content": "q"}]},
+            "n: no supervised answer; add",
+        ),
+        "too long": (
+            shown("l", [], asked("Say it.", "again " * 400)),
+            "l: tokens .* > 400 of a row; raise the budget",
+        ),
         "no JSON": ('{"id": "x"', "not JSON .*; write one object a line"),
-    }  # fmt: skip
+    }
 
 
 BAD = (
-    "unknown key", "missing media", "truncated video", "no frames", "point outside", "no answer", "too long", "no JSON",
-)  # fmt: skip
+    "unknown key",
+    "missing media",
+    "truncated video",
+    "no frames",
+    "point outside",
+    "no answer",
+    "too long",
+    "no JSON",
+)
 
 
 def write_lines(path, lines):
@@ -187,7 +227,9 @@ def test_a_bad_example_is_one_line_with_its_place_and_the_remedy(hedgerow, folde
 def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedgerow, folder, recipe, tmp_path):
     bad = spoil(folder, tmp_path)
     good = [json.dumps(tree) for tree in users_trees()]
-    lines = [line for pair in zip(good, list(bad.values())[:4], strict=True) for line in (pair[0], pair[1][0])]
+    lines = [
+        line for pair in zip(good, list(bad.values())[:4], strict=True) for line in (pair[0], pair[1][0])
+    ]
     lines += [line for line, _ in list(bad.values())[4:]]
     data = write_lines(tmp_path / "mixed.jsonl", lines)
     places = [f"{data}:{number}" for number in (2, 4, 6, 8, 9, 10, 11, 12)]
@@ -263,7 +305,10 @@ def test_pixels_that_turn_out_bad_are_left_out_named_and_cost_nobody_else(hedger
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("train", "RECIPE", "--optimiser.name", "muon"), "optimiser: unknown key 'optimiser'; did you mean 'optimizer'"),
+        (
+            ("train", "RECIPE", "--optimiser.name", "muon"),
+            "optimiser: unknown key 'optimiser'; did you mean 'optimizer'",
+        ),
         (("train", "RECIPE", "--data.on_bad", "maybe"), "data.on_bad: .*'raise' or 'skip'"),
         (("train", "RECIPE", "--steps"), "--steps has no value; write --steps VALUE"),
         (("train", "RECIPE", "steps=3"), "unexpected 'steps=3'; write fields"),
@@ -273,10 +318,13 @@ def test_pixels_that_turn_out_bad_are_left_out_named_and_cost_nobody_else(hedger
         (("eval", "RECIPE"), "no trained model; run `hedgerow train`"),
         (("verify", "RECIPE", "--trees", "0"), "0 trees prove nothing; give at least 1"),
         (("data", "view", "gone.jsonl"), "gone.jsonl: cannot be read"),
-        (("data", "view", "DATA", "--steps", "3"), "--steps changes a recipe, and none is given; add --recipe"),
+        (
+            ("data", "view", "DATA", "--steps", "3"),
+            "--steps changes a recipe, and none is given; add --recipe",
+        ),
         (("data", "view", "DATA", "--out", "FOLDER"), "FOLDER.*; give a path that can be used"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_command_is_one_line(hedgerow, recipe, folder, tmp_path, words, why):
     names = {"RECIPE": recipe, "DATA": folder / "mine.jsonl", "FOLDER": tmp_path}
     message = refused(hedgerow(*(names.get(word, word) for word in words)))
@@ -330,7 +378,9 @@ def test_the_program_itself_ends_with_two_and_one_line(folder, tmp_path):
 
 
 def test_importing_the_command_line_loads_nothing_heavy():
-    check = "import sys, hedgerow.cli; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    check = (
+        "import sys, hedgerow.cli; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
     ended = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
 

@@ -86,14 +86,20 @@ def hand_made(media):
         "turns": MessageTree(
             "m",
             (user(wide, Text("One?")), bot("Yes."), user(tall, Text("And?")), bot(cup, Text(" there"))),
-            (Branch((user(video, Text("Now?")), bot("No."), user("So?"), bot("Hm.", weight=0.25)), task="odd"),),
+            (
+                Branch(
+                    (user(video, Text("Now?")), bot("No."), user("So?"), bot("Hm.", weight=0.25)), task="odd"
+                ),
+            ),
         ),
         "nested": MessageTree(
             "n",
             (user("Root"),),
             (
                 Branch((bot("one"), user("more")), (Branch((bot("two"),)), Branch((bot("three four"),)))),
-                Branch((user("?"),), (Branch((bot("five", weight=0.5),), weight=0.5),), weight=3.0, task="text"),
+                Branch(
+                    (user("?"),), (Branch((bot("five", weight=0.5),), weight=0.5),), weight=3.0, task="text"
+                ),
                 Branch((user("no answer"),)),
             ),
             task="multiple_choice",
@@ -160,7 +166,11 @@ def places_of(tree, encoder):
             for place, item in enumerate(message.media):
                 images += isinstance(item, Image)
                 label = f"Image {images}" if several and isinstance(item, Image) else None
-                name = {"message": (node.index, number), "per_image": (node.index, number, place), "none": None}
+                name = {
+                    "message": (node.index, number),
+                    "per_image": (node.index, number, place),
+                    "none": None,
+                }
                 for piece in encoder.processor.layout(item, encoder.facts(item), label=label).pieces:
                     if isinstance(piece, str):
                         found += [Place(token, node.index) for token in chat.encode(piece).tokens]
@@ -220,7 +230,9 @@ def expected(tree, encoder, *, preset="molmo2", scale=None):
         n = sum(not places[i].stop for i in own)
         task = nodes[index].task or "qa"
         flat = {"video_caption": 0.1, "pointing": 0.2, "tracking": 0.2}
-        otherwise = {"molmo2": 4, "molmo2_code": 2 / math.sqrt(len(answered))}.get(preset, 1) / math.sqrt(max(n, 1))
+        otherwise = {"molmo2": 4, "molmo2_code": 2 / math.sqrt(len(answered))}.get(preset, 1) / math.sqrt(
+            max(n, 1)
+        )
         weight = 1.0 if preset == "uniform" else flat.get(task, otherwise)
         weights[index] = weight * nodes[index].weight * (scale or {}).get(task, 1.0)
         ranks = {node.rank for node in nodes if node.parent == nodes[index].parent}
@@ -426,7 +438,9 @@ def test_random_trees_of_text_encode_as_the_reference_and_cost_what_was_measured
 _ENCODER = tiny_encoder()
 
 
-@given(st.lists(st.sampled_from(["video", "wide", "tall", "clip"]), min_size=1, max_size=3), st.integers(0, 3))
+@given(
+    st.lists(st.sampled_from(["video", "wide", "tall", "clip"]), min_size=1, max_size=3), st.integers(0, 3)
+)
 @settings(deadline=None, max_examples=25)
 def test_a_tree_costs_what_was_measured_whatever_it_shows(media, shown, where):
     items = {name: Image(media[name]) for name in ("wide", "tall")}

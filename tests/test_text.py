@@ -115,12 +115,14 @@ def test_turn_by_turn_is_what_the_template_writes_for_the_conversation(template,
 
 
 def test_a_message_that_only_shows_media_is_no_turn_of_the_template(tmp_path):
-    """What a template puts before the first turn must not be lost with the header that such a message lacks."""
+    """What a template puts before the first turn is not lost with the header that such a message lacks."""
     from hedgerow.content import Image
     from hedgerow.testing import write_png
 
     image = Message("user", (Image(str(write_png(tmp_path / "a.png"))),))
-    encoder = Encoder(ChatFormat(rendered(WITH_SYSTEM).tokenizer, rendered(WITH_SYSTEM)), tiny_encoder().processor)
+    encoder = Encoder(
+        ChatFormat(rendered(WITH_SYSTEM).tokenizer, rendered(WITH_SYSTEM)), tiny_encoder().processor
+    )
     tree = MessageTree("t", (image,), (Branch(CHAT[:2]),))
     sequence = encoder(tree)
     text = encoder.chat.decode(sequence.tokens[sequence.group < 0])
@@ -145,7 +147,10 @@ def test_a_template_that_trims_earlier_turns_is_refused():
     ("template", "problem"),
     [
         ("{% for m in messages %}{{ m.content | upper + '<|im_end|>' }}{% endfor %}", "changes the content"),
-        ("{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "changes the content of message 0"),
+        (
+            "{% for m in messages %}{{ m.content + m.content }}{% endfor %}",
+            "changes the content of message 0",
+        ),
         ("{{ raise_exception('users first') }}", r"fails on turns of user \(users first\)"),
         (None, "fails on turns of user"),
     ],

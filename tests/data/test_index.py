@@ -29,7 +29,11 @@ def line(name, answer="yes", *media):
 def data(tmp_path):
     write_png(tmp_path / "a.png")
     write_mp4(tmp_path / "v.mp4")
-    lines = [line("one"), line("two", "no \u00e9", ("image", "a.png")), line("three", "?", ("video", "v.mp4"))]
+    lines = [
+        line("one"),
+        line("two", "no \u00e9", ("image", "a.png")),
+        line("three", "?", ("video", "v.mp4")),
+    ]
     path = write_jsonl(tmp_path / "d.jsonl", lines)
     path.write_text("\n" + path.read_text().replace("\n", "\n  \n", 1))  # blank lines count, and hold nothing
     return path
@@ -57,12 +61,14 @@ def test_an_example_is_used_as_often_as_its_source_says(data, tmp_path):
 def bad_lines(path):
     """Append lines that are bad in different ways, and return what must be said of each."""
     bad = {
-        b'{"id": "x", "messages": [{"role": "user", "content": "q"}], "brances": []}': "did you mean 'branches'",
+        b'{"id": "x", "messages": [{"role": "user", "content": "q"}], "brances": []}': "mean 'branches'",
         b'{"id": "x"': "not JSON",
         b'{"id": "x\xff"}': "not UTF-8",
         b'{"id": "\\ud800"}': "not JSON .*surrogate",
         b"[" * 100_000: "not JSON",
-        json.dumps(line("x", "a", ("image", "gone.png"))).encode(): r"gone\.png: no such file; correct the path",
+        json.dumps(
+            line("x", "a", ("image", "gone.png"))
+        ).encode(): r"gone\.png: no such file; correct the path",
         json.dumps(line("x", "long " * 300)).encode(): "tokens .* raise the budget, shorten",
     }
     first = path.read_bytes().count(b"\n") + 1
@@ -156,7 +162,9 @@ def test_examples_work_after_pickling(data):
 def looks(monkeypatch):
     """The media that were looked up."""
     found = []
-    monkeypatch.setattr(index, "probe", lambda media, true=index.probe: found.append(media.path) or true(media))
+    monkeypatch.setattr(
+        index, "probe", lambda media, true=index.probe: found.append(media.path) or true(media)
+    )
     return found
 
 
@@ -168,7 +176,11 @@ def test_a_file_is_looked_up_once_and_again_when_it_changed(data, looks):
     facts.save()
     again = MediaFacts(cache)
     assert again(Image(picture)).width == 60
-    assert again(Video(str(data.parent / "v.mp4"), 0.0, 1.0)) == video == VideoFacts(video.path, 64, 48, 0.0, 1.5)
+    assert (
+        again(Video(str(data.parent / "v.mp4"), 0.0, 1.0))
+        == video
+        == VideoFacts(video.path, 64, 48, 0.0, 1.5)
+    )
     assert len(looks) == 2  # one for each file
     write_png(data.parent / "a.png", size=(30, 50))
     os.utime(picture, ns=(1, 1))

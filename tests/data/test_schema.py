@@ -76,7 +76,9 @@ def test_the_schema_refuses_what_the_code_refuses(change, valid):
 def test_trees_are_read_in_order_with_paths_relative_to_their_file(tmp_path):
     image = {"role": "user", "content": [{"type": "image", "path": "a.png"}]}
     path = tmp_path / "d.jsonl"
-    path.write_text(json.dumps(BASE) + "\n\n" + json.dumps({"id": "b", "messages": [image]}), encoding="utf-8")
+    path.write_text(
+        json.dumps(BASE) + "\n\n" + json.dumps({"id": "b", "messages": [image]}), encoding="utf-8"
+    )
     first, second = read_trees(path)
     assert (first.id, second.id) == ("a", "b")
     assert second.media[0].path == str(tmp_path / "a.png")

@@ -8,11 +8,24 @@ import pytest
 from hedgerow.content import Image, Point, Points, Text, Tracks, Video
 from hedgerow.evaluate import run as evaluation
 from hedgerow.evaluate import runner
-from hedgerow.evaluate.runner import Constant, Question, Reply, answer_as, ask, figure, questions, score, summary
+from hedgerow.evaluate.runner import (
+    Constant,
+    Question,
+    Reply,
+    answer_as,
+    ask,
+    figure,
+    questions,
+    score,
+    summary,
+)
 from hedgerow.testing import tiny_encoder, write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 
-SQUARE = tuple(Point(0.0625 + 0.25 * n, 0.5, id=1, time=0.5 * n, box=(0.25 * n, 0.4, 0.25 * n + 0.125, 0.6)) for n in range(4))
+SQUARE = tuple(
+    Point(0.0625 + 0.25 * n, 0.5, id=1, time=0.5 * n, box=(0.25 * n, 0.4, 0.25 * n + 0.125, 0.6))
+    for n in range(4)
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +50,9 @@ def asks(task, question, *answer, **more):
 
 def point_at(time, *, source=None):
     spot = SQUARE[round(2 * time)] if source is None else source
-    return asks("pointing", f"Point at it at {time} s.", Points("square", (dataclasses.replace(spot, id=None),)))
+    return asks(
+        "pointing", f"Point at it at {time} s.", Points("square", (dataclasses.replace(spot, id=None),))
+    )
 
 
 def film(media, *branches, name="film", source="mine"):
@@ -51,7 +66,9 @@ def tree(media):
         point_at(0.5),
         asks("tracking", "Track it.", Tracks("square", SQUARE)),
         asks("counting", "How many?", "There are 3."),
-        asks("counting", "Count by pointing.", Points("dot", (SQUARE[0], dataclasses.replace(SQUARE[1], id=2)))),
+        asks(
+            "counting", "Count by pointing.", Points("dot", (SQUARE[0], dataclasses.replace(SQUARE[1], id=2)))
+        ),
         asks("multiple_choice", "Which?\nA. one\nB. two", "B. two"),
         asks("video_caption", "Say it.", "a square rolls to the right"),
         asks("qa", "Why?", "Because."),
@@ -135,7 +152,9 @@ def test_sizes_are_those_of_what_the_points_stand_on(encoder, media):
     shown = Message("user", (media["tall"], media["wide"], media["video"]))
     places = Points("spot", (Point(0.5, 0.5, image=2),))
     tree = MessageTree(
-        "t", (shown,), (asks("pointing", "Where?", places), point_at(0.5), asks("pointing", "None?", Points("x")))
+        "t",
+        (shown,),
+        (asks("pointing", "Where?", places), point_at(0.5), asks("pointing", "None?", Points("x"))),
     )
     made = questions([tree], encoder)
     assert [question.sizes for question in made] == [((20, 80), (60, 40)), ((64, 48),), ((20, 80), (60, 40))]
@@ -159,7 +178,10 @@ def rig(monkeypatch, encoder, answer):
     def generate(model, prompts, *, max_new_tokens, stop):
         assert (model, stop) == ("model", encoder.chat.stop)
         given.extend(prompts)
-        return [list(encoder.chat.encode(answer(number)).tokens)[:max_new_tokens] for number in range(len(prompts))]
+        return [
+            list(encoder.chat.encode(answer(number)).tokens)[:max_new_tokens]
+            for number in range(len(prompts))
+        ]
 
     monkeypatch.setattr(runner, "generate", generate)
     return given
@@ -189,7 +211,9 @@ def test_a_prompt_never_holds_its_answer(monkeypatch, asked, encoder):
 
 
 def test_replies_stay_with_their_questions_when_trees_take_turns(monkeypatch, encoder, media):
-    trees = [film(media, asks("qa", "Who?", name), asks("qa", "Whose?", name * 2), name=name) for name in "ab"]
+    trees = [
+        film(media, asks("qa", "Who?", name), asks("qa", "Whose?", name * 2), name=name) for name in "ab"
+    ]
     one, two = (questions([tree], encoder) for tree in trees)
     mixed = [one[0], two[0], one[1], two[1]]
     rig(monkeypatch, encoder, lambda number: mixed[number].reference)
@@ -199,7 +223,9 @@ def test_replies_stay_with_their_questions_when_trees_take_turns(monkeypatch, en
 
 
 def test_the_constant_is_the_best_answer_of_its_template(encoder, media):
-    training = questions([film(media, *(asks("qa", f"Is it {n}?", "yes" if n else "no") for n in range(3)))], encoder)
+    training = questions(
+        [film(media, *(asks("qa", f"Is it {n}?", "yes" if n else "no") for n in range(3)))], encoder
+    )
     other = questions([film(media, asks("qa", "Is it 9?", "no"), asks("qa", "Is he?", "yes"))], encoder)
     replies = Constant(training).replies(other)
     assert [reply.text for reply in replies] == ["yes", ""]  # nobody taught the second template
@@ -212,7 +238,9 @@ def test_the_constant_sees_of_the_truth_only_the_time_that_was_asked_for(encoder
     training = questions([film(media, point_at(0.0), point_at(0.5))], encoder)
     constant = Constant(training)
     elsewhere = Point(0.9, 0.1, time=1.5, box=(0.8, 0.0, 1.0, 0.2))
-    one, two = (questions([film(media, point_at(1.5, source=source))], encoder) for source in (None, elsewhere))
+    one, two = (
+        questions([film(media, point_at(1.5, source=source))], encoder) for source in (None, elsewhere)
+    )
     (first,), (second,) = constant.replies(one), constant.replies(two)
     assert first.text == second.text
     assert first.text in (
@@ -233,7 +261,9 @@ def test_an_answer_without_one_time_is_given_as_it_is(asked):
 
 def test_the_constant_tries_few_questions_of_many_evenly(encoder, media):
     answers = ["no"] * 50 + ["yes"] * 14
-    many = questions([film(media, *(asks("qa", f"Is it {n}?", said) for n, said in enumerate(answers)))], encoder)
+    many = questions(
+        [film(media, *(asks("qa", f"Is it {n}?", said) for n, said in enumerate(answers)))], encoder
+    )
     replies = Constant(many, most=8).replies(many[:1])
     assert replies[0].text == "no"
 

@@ -1,0 +1,227 @@
+"""A page is one file that fetches nothing, says what it was given, and lets no text become markup."""
+
+import base64
+import dataclasses
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import PIL.Image
+import pytest
+
+from hedgerow.report import page
+from hedgerow.report.page import (
+    Branch,
+    Chart,
+    Packed,
+    Picture,
+    Pictures,
+    Piece,
+    Section,
+    Table,
+    Text,
+    Token,
+    Tree,
+    data_uri,
+    show,
+    write_page,
+)
+
+HOSTILE = """<script>alert("1")</script> "onload='x' &amp; <img src=http://evil.example/a.png>"""
+VOID = {"meta", "link", "img", "line", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.links, self.handlers, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [
+            value for name, value in attrs if name in ("src", "href", "action", "data", "srcset", "poster")
+        ]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(path):
+    reader = Reader()
+    html = path.read_text(encoding="utf-8")
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader, html
+
+
+def is_self_contained(reader, html):
+    assert all(link.startswith(("data:", "#")) for link in reader.links), reader.links
+    assert reader.handlers == []
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(reader.tags)
+    styles = "".join(re.findall(r"<style>(.*?)</style>", html, re.DOTALL))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    return True
+
+
+def blocks(text):
+    """One block of each kind, with a text wherever one may stand."""
+    picture = Picture(data_uri(PIL.Image.new("RGB", (4, 4))), text)
+    tokens = (Token(text, None, ""), Token(text, 0.5, text), Token("<im_patch>x9", 0.0, "weight 0"))
+    return [
+        Text(text),
+        Table((text, "n"), [(text, 1234567), (None, 0.123456)], caption=text),
+        Chart(text, {text: [(1, 2.0), (2, 1.0)], "other": [(1, 0.5)]}, x=text, y=text),
+        Pictures([picture, picture]),
+        Tree(text, [picture], [Branch(text, 0, tokens), Branch(text, 2, tokens[:1])]),
+        Packed(
+            text,
+            [
+                (text, [Piece(0.3, "vision", text), Piece(0.2, "answer", text)]),
+                ("b", [Piece(0.1, "text", "c")]),
+            ],
+        ),
+    ]
+
+
+KINDS = ("text", "table", "chart", "pictures", "tree", "packed")
+
+
+def test_there_is_an_example_of_every_kind_of_block():
+    """A kind that is added must be added here, so that it is rendered and escaped below."""
+    declared = {
+        kind.__dataclass_fields__["kind"].default
+        for kind in vars(page).values()
+        if dataclasses.is_dataclass(kind) and "kind" in kind.__dataclass_fields__
+    }
+    assert declared == set(KINDS) == {block.kind for block in blocks("x")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_block_is_drawn_and_says_its_text(tmp_path, kind):
+    (block,) = (block for block in blocks("Hello there") if block.kind == kind)
+    empty, _ = read(write_page(tmp_path / "empty.html", "T", [Section("S", [])]))
+    reader, html = read(write_page(tmp_path / "page.html", "T", [Section("S", [block])]))
+    assert is_self_contained(reader, html)
+    assert len(reader.tags) > len(empty.tags)
+    marks = {
+        "text": ["p"], "table": ["table", "caption", "th", "td"], "chart": ["svg", "polyline"],
+        "pictures": ["figure", "img", "figcaption"], "tree": ["details", "summary", "img", "span"],
+        "packed": ["h3", "i"],
+    }  # fmt: skip
+    assert set(marks[kind]) <= set(reader.tags)
+    assert html.count("Hello there") >= 1
+
+
+def test_hostile_text_stays_text_everywhere(tmp_path):
+    sections = [Section(HOSTILE, blocks(HOSTILE)), Section("other", [])]
+    reader, html = read(write_page(tmp_path / "page.html", HOSTILE, sections, subtitle=HOSTILE))
+    assert is_self_contained(reader, html)
+    assert "<script" not in html
+    assert "<img src=http" not in html
+    shown = "".join(reader.text)
+    assert shown.count(HOSTILE) >= 15  # and is shown as it was written
+    plain, _ = read(
+        write_page(tmp_path / "plain.html", "a", [Section("a", blocks("a")), Section("b", [])], subtitle="a")
+    )
+    assert reader.tags == plain.tags
+
+
+def test_a_page_has_a_title_a_way_to_each_section_and_no_icon_to_fetch(tmp_path):
+    path = write_page(
+        tmp_path / "deep" / "page.html", "My run", [Section("One", []), Section("Two", [])], subtitle="why"
+    )
+    reader, html = read(path)
+    assert [link for link in reader.links if link.startswith("#")] == ["#s1", "#s2"]
+    assert html.count('id="s1"') == html.count('id="s2"') == 1
+    assert "<title>My run</title>" in html
+    assert 'lang="en"' in html
+    assert list(path.parent.iterdir()) == [path]  # nothing half written is left
+    assert not html.rstrip().endswith("endif %}")
+
+
+def test_a_page_is_replaced_whole(tmp_path):
+    path = write_page(tmp_path / "page.html", "old", [])
+    write_page(path, "new", [])
+    assert "old" not in path.read_text()
+
+
+def test_a_block_of_no_known_kind_is_an_error(tmp_path):
+    with pytest.raises(jinja2.UndefinedError):
+        write_page(tmp_path / "page.html", "T", [Section("S", [Picture("data:,", "x")])])
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.123456, "0.123"), (12345.6, "12,346"), (1234567, "1,234,567"), ("a", "a"), (0.0, "0")],
+)
+def test_cells_are_short(value, text):
+    assert show(value) == text
+
+
+def test_pictures_are_jpegs_in_the_page():
+    uri = data_uri(PIL.Image.new("RGBA", (6, 3), (200, 0, 0, 10)))
+    head, data = uri.split(",")
+    assert head == "data:image/jpeg;base64"
+    assert PIL.Image.open(io.BytesIO(base64.b64decode(data))).size == (6, 3)
+
+
+def lines_of(chart):
+    """The points of each line, in pixels."""
+    found = re.findall(r'<polyline points="([^"]*)"', str(chart.svg()))
+    return [[tuple(map(float, point.split(","))) for point in line.split()] for line in found]
+
+
+def test_a_chart_keeps_order_and_stays_inside(tmp_path):
+    chart = Chart("t", {"a": [(0, 1.0), (10, 3.0), (20, 2.0)], "b": [(0, -1.0), (20, 0.0)]}, "x", "y")
+    first, second = lines_of(chart)
+    assert len(first) == 3
+    assert [x for x, _ in first] == sorted(x for x, _ in first)
+    assert first[0][1] > first[2][1] > first[1][1]  # higher is drawn above
+    assert second[0][1] > second[1][1] > first[0][1]
+    assert all(0 <= x <= 560 and 0 <= y <= 240 for line in (first, second) for x, y in line)
+    assert str(chart.svg()).count("<span>") == 2
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {},
+        {"a": []},
+        {"a": [(1, math.nan)]},
+        {"a": [(1, 2.0)], "b": []},
+        {"a": [(1, 2.0), (2, math.nan), (3, math.inf), (4, 1.0)]},
+        {"a": [(5, 0.0)]},
+    ],
+)
+def test_a_chart_of_little_or_nothing_is_drawn(series):
+    svg = str(Chart("t", series, "x", "y").svg())
+    assert "nan" not in svg.replace("Nothing", "")
+    assert "inf" not in svg
+    assert ("Nothing to draw" in svg) == (
+        not any(math.isfinite(y) for line in series.values() for _, y in line)
+    )
+
+
+def test_a_long_line_is_thinned_to_its_means(tmp_path):
+    chart = Chart("t", {"a": [(n, float(n % 2)) for n in range(10_000)]}, "x", "y")
+    (line,) = lines_of(chart)
+    assert len(line) <= 240
+    assert {y for _, y in line} == {line[0][1]}  # every mean is one half
