@@ -33,7 +33,9 @@ def main() -> None:
     tokenizer.train([str(FOLDER / "corpus.txt")], trainer)
     if tokenizer.get_vocab_size() != BASE:
         raise SystemExit(f"only {tokenizer.get_vocab_size()} of {BASE} tokens: lengthen corpus.txt")
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in VISUAL_SPECIALS])
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in VISUAL_SPECIALS]
+    )
     tokenizer.save(str(FOLDER / "tokenizer.json"))
 
 

@@ -12,10 +12,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def fenced(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if fenced(page, "python")], ids=lambda page: page.name
+)
 def test_the_python_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -26,7 +30,9 @@ def test_the_python_of_a_page_runs(page, capsys, tmp_path, monkeypatch):
 
 def test_every_command_that_a_page_names_exists():
     for page in PAGES:
-        for words in re.findall(r"^ {4}hedgerow ([a-z]+(?: [a-z]+)?)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for words in re.findall(
+            r"^ {4}hedgerow ([a-z]+(?: [a-z]+)?)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             chain, _, _ = app.parse_commands(words.split())
             assert chain, f"{page.name}: hedgerow {words}"
 

@@ -1,13 +1,13 @@
 """Train vision-language models on packed message trees.
 
-The names below are what users hold; each is loaded when it is first used, and none needs torch or transformers.
+The names below are what users hold; each is loaded at its first use, and none needs torch or transformers.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hedgerow import grounding, vision, visibility, weights
+    from hedgerow import grounding, visibility, vision, weights
     from hedgerow.content import Image, Point, Points, Text, Tracks, Video
     from hedgerow.encode import Encoder
     from hedgerow.errors import HedgerowError

@@ -1,4 +1,4 @@
-"""The parts a message is made of: text, images, videos, points and tracks. Plain frozen data, as users write it."""
+"""The parts of a message: text, images, videos, points and tracks. Plain frozen data, as users write it."""
 
 from typing import Annotated, Literal
 
@@ -59,10 +59,10 @@ class Video:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Point:
-    """One place: `x`, `y` in the units of the part's `frame`; `time` in seconds of the clip, or `image` from 1.
+    """One place: `x`, `y` in the part's `frame`; `time` in seconds of the clip, or `image` from 1.
 
-    `id` tells objects apart and stays with an object through time. `box` (x0, y0, x1, y1, same units) is the object's
-    true extent: evaluation scores hits with it, the model is never shown it.
+    `id` tells objects apart and stays with an object through time. `box` (x0, y0, x1, y1, same units) is the
+    object's true extent: evaluation scores hits with it, the model is never shown it.
     """
 
     x: float
@@ -86,7 +86,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Tracks:
-    """Instances of `label` through time: a point for each time at which an object is visible, its id stable."""
+    """Instances of `label` through time: a point for each time an object is visible, its id stable."""
 
     label: str
     points: tuple[Point, ...] = ()
@@ -99,7 +99,9 @@ class Tracks:
         seen: set[tuple[float, int]] = set()
         for point in self.points:
             if point.time is None or point.id is None:
-                raise ValueError(f"a track point needs a time and an id, got time={point.time}, id={point.id}")
+                raise ValueError(
+                    f"a track point needs a time and an id, got time={point.time}, id={point.id}"
+                )
             if (point.time, point.id) in seen:
                 raise ValueError(f"object {point.id} stands twice at {point.time} s; keep one point of it")
             seen.add((point.time, point.id))

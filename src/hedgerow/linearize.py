@@ -21,7 +21,8 @@ def linearize(parents: Sequence[int], lengths: Sequence[int]) -> Layout:
     """Lay the nodes of one tree out in depth-first order.
 
     Args:
-        parents: for each node the index of its parent, -1 for the root; depth first, so parents come before children
+        parents: for each node the index of its parent, -1 for the root; depth first, so parents come before
+        children
             and a subtree is contiguous.
         lengths: number of tokens of each node.
 

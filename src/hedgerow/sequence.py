@@ -1,12 +1,13 @@
 """The contract between data and model: Sample, Sequence, Row, Budget, Cost.
 
-Letters used for shapes, here and everywhere: N tokens, M supervised targets, V visual slots, S samples, C crops,
-H and W pixels of a crop, K patches of a pooling window, G grids. Arrays are numpy in the data path; `Row.to` makes
-them tensors, field by field.
+Letters used for shapes, here and everywhere: N tokens, M supervised targets, V visual slots, S samples, C
+crops, H and W pixels of a crop, K patches of a pooling window, G grids. Arrays are numpy in the data path;
+`Row.to` makes them tensors, field by field.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence as Listing
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Listing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ _A = TypeVar("_A", bound="Amounts")
 
 
 class Amounts(Mapping[str, int]):
-    """Named whole amounts, such as `tokens=900, crops=8`. Immutable; unknown names count as 0 where compared."""
+    """Named whole amounts, such as `tokens=900, crops=8`. Immutable; a name that is missing counts as 0."""
 
     __slots__ = ("_items",)
 
@@ -71,7 +72,9 @@ class Budget(Amounts):
 
     def excess(self, cost: Mapping[str, int]) -> str:
         """Name what is too much, such as `tokens 20000 > 16384`; empty when it fits."""
-        over = [f"{name} {cost.get(name, 0)} > {most}" for name, most in self.items() if cost.get(name, 0) > most]
+        over = [
+            f"{name} {cost.get(name, 0)} > {most}" for name, most in self.items() if cost.get(name, 0) > most
+        ]
         return ", ".join(over)
 
 
@@ -79,9 +82,10 @@ class Budget(Amounts):
 class Sample:
     """The supervised targets of one node of a tree.
 
-    `example` and `branch` say which node (branch "" is the root, "1.0" the first child of the second branch), `source`
-    the data set. `n` is the number of answer tokens without end-of-turn tokens, `weight` the loss weight of one of
-    them before message and part weights. `pair` groups ranked answers to one question (-1: none), `rank` 0 is best.
+    `example` and `branch` say which node (branch "" is the root, "1.0" the first child of the second
+    branch), `source` the data set. `n` is the number of answer tokens without end-of-turn tokens, `weight`
+    the loss weight of one of them before message and part weights. `pair` groups ranked answers to one
+    question (-1: none), `rank` 0 is best.
     """
 
     example: str
@@ -98,9 +102,9 @@ class Sample:
 class VisionInput:
     """What the vision tower receives.
 
-    `crops` uint8 [C, H, W, 3]; `pooling` int32 [V, K] indexes the patches of all crops in a row (crop 0 first, -1 is
-    no patch) that make the feature of each slot; `grids` int32 [G, 3] frames, rows and columns of slots of each view,
-    in slot order; `patches` is the number of patches of one crop.
+    `crops` uint8 [C, H, W, 3]; `pooling` int32 [V, K] indexes the patches of all crops in a row (crop 0
+    first, -1 is no patch) that make the feature of each slot; `grids` int32 [G, 3] frames, rows and columns
+    of slots of each view, in slot order; `patches` is the number of patches of one crop.
     """
 
     crops: Array
@@ -138,7 +142,7 @@ class Sequence:
     |---|---|---|
     | example | str | id of the tree |
     | tokens | int32 [N] | token ids in physical order |
-    | position | int32 [N] or [3, N] | rotary position; a node starts after its parent's greatest, a tree at 0 |
+    | position | int32 [N] or [3, N] | rotary position; a node goes on after its parent, a tree starts at 0 |
     | order | int32 [N] | logical place: depth-first order of the tree |
     | end | int32 [N] | first logical place after the subtree of the token's node |
     | group | int32 [N] | bidirectional group, -1 where causal |
@@ -178,7 +182,7 @@ class Sequence:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Row:
-    """Sequences packed side by side; fields as in `Sequence`. `examples` and `lengths` say what stands where."""
+    """Sequences packed side by side; fields as in `Sequence`, `examples` and `lengths` tell them apart."""
 
     examples: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -205,7 +209,7 @@ class Row:
         Args:
             sequences: at least one.
             budget: the most the row may hold.
-            pad: fill up to `budget["tokens"]` with tokens that see only themselves, train nothing, and feed nothing.
+            pad: fill up to `budget["tokens"]` with tokens that see only themselves and train nothing.
 
         Raises:
             BudgetError: together they hold more than the budget; the message names the excess.
@@ -251,7 +255,7 @@ class Row:
         return _map_arrays(self.to("cpu"), lambda array: None if array is None else array.pin_memory())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, vision flattened into `vision_crops`, `vision_pooling`, `vision_grids`."""
+        """Return the fields by name; vision becomes `vision_crops`, `vision_pooling`, `vision_grids`."""
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         vision = found.pop("vision")
         if vision is not None:
@@ -259,7 +263,9 @@ class Row:
         return found
 
     def __repr__(self) -> str:
-        lines = [f"Row of {len(self.lengths)} trees: {_fill(self.cost, self.budget)}, {len(self.target)} targets"]
+        lines = [
+            f"Row of {len(self.lengths)} trees: {_fill(self.cost, self.budget)}, {len(self.target)} targets"
+        ]
         source, sample = (np.array(array.tolist(), np.int64) for array in (self.source, self.sample))
         start = 0
         for number, (example, length) in enumerate(zip(self.examples, self.lengths, strict=True)):
@@ -272,7 +278,8 @@ class Row:
 
 
 _ARRAYS = (
-    "tokens", "position", "order", "end", "group", "slot", "source", "target", "weight", "sample", "reference",
+    "tokens", "position", "order", "end", "group", "slot",
+    "source", "target", "weight", "sample", "reference",
 )  # fmt: skip
 _VISION_ARRAYS = ("crops", "pooling", "grids")
 
@@ -280,7 +287,9 @@ _VISION_ARRAYS = ("crops", "pooling", "grids")
 def _map_arrays(row: Row, change: Any) -> Row:
     vision = row.vision
     if vision is not None:
-        vision = dataclasses.replace(vision, **{name: change(getattr(vision, name)) for name in _VISION_ARRAYS})
+        vision = dataclasses.replace(
+            vision, **{name: change(getattr(vision, name)) for name in _VISION_ARRAYS}
+        )
     return dataclasses.replace(row, vision=vision, **{name: change(getattr(row, name)) for name in _ARRAYS})
 
 

@@ -19,7 +19,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Message:
-    """One turn. `content` is a string or a sequence of parts; `weight` multiplies the loss weight of its tokens."""
+    """One turn. `content` is a string or parts; `weight` multiplies the loss weight of its tokens."""
 
     role: Role
     content: str | tuple[Part, ...]
@@ -40,7 +40,8 @@ class Message:
 class Branch:
     """A conversation that continues its parent's; the assistant's messages are supervised.
 
-    `rank` orders sibling branches that answer the same question (0 is best); `weight` multiplies the loss weights.
+    `rank` orders sibling branches that answer the same question (0 is best); `weight` multiplies the loss
+    weights.
     """
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -56,7 +57,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True, config=STRICT, repr=False)
 class MessageTree:
-    """A root conversation, usually with media, and the branches that share it. `source` names the data set."""
+    """A root conversation, often with media, and the branches that share it. `source` names the data set."""
 
     id: str
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -110,7 +111,7 @@ class MessageTree:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """One node of a tree: `path` are the messages above it, `messages` its own; `task` and `weight` as inherited."""
+    """One node: `path` are the messages above it, `messages` its own; `task` and `weight` as inherited."""
 
     index: int
     parent: int
@@ -147,9 +148,10 @@ def parse_line(line: str, *, where: str, folder: Path) -> MessageTree:
     try:
         value = json.loads(line)
         json.dumps(value, ensure_ascii=False).encode()  # half a character has no tokens and cannot be printed
+        value = _relocated(value, folder)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); write one object a line") from None
-    return MessageTree.from_dict(_relocated(value, folder), where=where)
+    return MessageTree.from_dict(value, where=where)
 
 
 def write_trees(path: str | Path, trees: Iterable[MessageTree]) -> int:
@@ -164,16 +166,19 @@ def write_trees(path: str | Path, trees: Iterable[MessageTree]) -> int:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of one line of the native format."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+    schema: dict[str, Any] = _ADAPTER.json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _relocated(value: Any, folder: Path) -> Any:
-    """Return decoded JSON with relative media paths joined to a folder; what is no tree is left for validation."""
+    """Return decoded JSON with relative media paths joined to a folder; what is no tree is left as it is."""
     if isinstance(value, list):
         return [_relocated(item, folder) for item in value]
     if not isinstance(value, dict):
         return value
-    inner = {key: _relocated(value[key], folder) for key in ("messages", "branches", "content") if key in value}
+    inner = {
+        key: _relocated(value[key], folder) for key in ("messages", "branches", "content") if key in value
+    }
     if value.get("type") in ("image", "video") and isinstance(value.get("path"), str):
         inner["path"] = str(folder / value["path"])
     return {**value, **inner}
@@ -200,11 +205,15 @@ def _check_roles(node: Node) -> None:
     before = node.path[-1].role if node.path else None
     for number, message in enumerate(node.messages):
         if message.role == "system" and before is not None:
-            raise ValueError(f"{place}: message {number} is a system message; only the first of the root may be")
+            raise ValueError(
+                f"{place}: message {number} is a system message; only the first of the root may be"
+            )
         if message.role == "assistant" and before in (None, "system", "assistant"):
             raise ValueError(f"{place}: message {number} answers nothing; put a user message before it")
         if message.role != "user" and message.media:
-            raise ValueError(f"{place}: message {number} shows media as {message.role}; only users show media")
+            raise ValueError(
+                f"{place}: message {number} shows media as {message.role}; only users show media"
+            )
         before = message.role
 
 
@@ -251,6 +260,17 @@ def _brief_part(part: Part) -> str:
 _ADAPTER: TypeAdapter[MessageTree] = TypeAdapter(MessageTree)
 _KEYS = {
     field.name
-    for kind in (MessageTree, Branch, Message, Text, Image, Video, parts.Subtitle, parts.Point, Points, Tracks)
+    for kind in (
+        MessageTree,
+        Branch,
+        Message,
+        Text,
+        Image,
+        Video,
+        parts.Subtitle,
+        parts.Point,
+        Points,
+        Tracks,
+    )
     for field in dataclasses.fields(kind)
 }

@@ -3,8 +3,9 @@
     visible(q, k) = ( order[k] <= order[q] < end[k]   or   group[q] == group[k] >= 0 )
                     and, in a layer with window w,  position[q] - position[k] < w
 
-`order`, `end`, `group`, `position` are integer arrays [N] as in `hedgerow.sequence.Row`. In depth-first order every node
-is contiguous, so the first clause is causality, ancestry at any depth and the isolation of packed trees at once.
+`order`, `end`, `group`, `position` are integer arrays [N] as in `hedgerow.sequence.Row`. In depth-first
+order every node is contiguous, so the first clause is causality, ancestry at any depth and the isolation of
+packed trees at once.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ Array = Any
 def dense(
     order: Array, end: Array, group: Array, *, position: Array | None = None, window: int | None = None
 ) -> Array:
-    """Return the mask bool [N, N] (query, key). The slow, obvious reference: nothing else makes an N x N array.
+    """Return the mask bool [N, N] (query, key): the reference; nothing else makes an N x N array.
 
     Args:
         order: logical place of each token.
@@ -36,7 +37,7 @@ def dense(
 
 
 def pairs(order: Array, end: Array, group: Array) -> int:
-    """Return how many (query, key) pairs are visible, in O(N log N); attention costs 4 d heads FLOPs for each."""
+    """Return how many (query, key) pairs are visible; attention costs 4 d heads FLOPs for each."""
     causal = int(np.sum(end.astype(np.int64) - order))
     extra = 0
     for name in np.unique(group[group >= 0]):

@@ -66,6 +66,7 @@ def bad_lines(path):
         b'{"id": "x\xff"}': "not UTF-8",
         b'{"id": "\\ud800"}': "not JSON .*surrogate",
         b"[" * 100_000: "not JSON",
+        b'{"messages": [], "branches": [' * 400 + b"]}" * 400: "not JSON .*recursion",
         json.dumps(
             line("x", "a", ("image", "gone.png"))
         ).encode(): r"gone\.png: no such file; correct the path",

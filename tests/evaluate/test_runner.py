@@ -172,16 +172,14 @@ def test_tracks_of_nothing_need_no_video(encoder):
 
 
 def rig(monkeypatch, encoder, answer):
-    """A model that says `answer(prompt number)`; returns the prompts it was given."""
+    """A model that says `answer(number of the prompt)`; returns the prompts it was given."""
     given = []
 
     def generate(model, prompts, *, max_new_tokens, stop):
         assert (model, stop) == ("model", encoder.chat.stop)
+        numbers = range(len(given), len(given) + len(prompts))
         given.extend(prompts)
-        return [
-            list(encoder.chat.encode(answer(number)).tokens)[:max_new_tokens]
-            for number in range(len(prompts))
-        ]
+        return [list(encoder.chat.encode(answer(number)).tokens)[:max_new_tokens] for number in numbers]
 
     monkeypatch.setattr(runner, "generate", generate)
     return given
@@ -220,6 +218,24 @@ def test_replies_stay_with_their_questions_when_trees_take_turns(monkeypatch, en
     replies = ask("model", encoder, mixed)
     assert [reply.question for reply in replies] == mixed
     assert [reply.score for reply in replies] == [1.0] * 4
+
+
+def test_questions_are_asked_in_runs_so_that_not_all_pixels_are_held_at_once(monkeypatch, encoder, media):
+    trees = [film(media, asks("qa", "Who?", n), asks("qa", "Whose?", n * 2), name=n) for n in "abcde"]
+    asked = questions(trees, encoder)
+    given = rig(monkeypatch, encoder, lambda number: asked[number].reference)
+    sizes, honest = [], runner.generate
+
+    def generate(model, prompts, **more):
+        sizes.append(len(prompts))
+        return honest(model, prompts, **more)
+
+    monkeypatch.setattr(runner, "generate", generate)
+    monkeypatch.setattr(runner, "HELD", 150)
+    replies = ask("model", encoder, asked)
+    assert [reply.score for reply in replies] == [1.0] * 10
+    assert len(given[0]) + len(given[1]) < 150 < sum(map(len, given[:4]))
+    assert sizes == [4, 4, 2]
 
 
 def test_the_constant_is_the_best_answer_of_its_template(encoder, media):

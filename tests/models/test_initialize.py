@@ -17,7 +17,11 @@ def test_places_near_each_other_start_alike_and_all_places_differ():
 
 
 def test_fan_in_keeps_the_scale_of_the_inputs():
-    model = build(ModelSpec(initialization="fan_in", vision_hidden=96, vision_heads=3), tokenizer=load_tokenizer(), seed=0)
+    model = build(
+        ModelSpec(initialization="fan_in", vision_hidden=96, vision_heads=3),
+        tokenizer=load_tokenizer(),
+        seed=0,
+    )
     block = model.hf.model.language_model.layers[0]
     # 1 / sqrt(128) for the query, half of 1 / sqrt(384) for what a block adds to the residual stream.
     assert float(block.self_attn.q_proj.weight.detach().std()) == pytest.approx(128**-0.5, rel=0.02)

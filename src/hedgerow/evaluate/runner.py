@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -14,11 +14,13 @@ from hedgerow.evaluate import metrics
 from hedgerow.grounding.codec import format_points, parse
 from hedgerow.models.generate import generate
 from hedgerow.models.molmo2 import Molmo2
+from hedgerow.sequence import Sequence as Prompt
 from hedgerow.tree import MessageTree, Node
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _OPTION = re.compile(r"^[A-Z][.)] .*$", re.MULTILINE)
 CAPTIONS = ("video_caption", "image_caption")
+HELD = 65536  # tokens of prompts that are in memory at once, with their pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +146,23 @@ def ask(
     model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128
 ) -> list[Reply]:
     """Ask a model every question, greedily, and score the replies."""
-    prompts = [
-        prompt
-        for tree, group in groupby(asked, key=lambda question: question.tree)
-        for prompt in encoder.prompts(tree, [question.node for question in group])
-    ]
-    tokens = generate(model, prompts, max_new_tokens=max_new_tokens, stop=encoder.chat.stop)
-    texts = [encoder.chat.decode(reply) for reply in tokens]
+    texts: list[str] = []
+    for prompts in _prompts(asked, encoder):
+        tokens = generate(model, prompts, max_new_tokens=max_new_tokens, stop=encoder.chat.stop)
+        texts += [encoder.chat.decode(reply) for reply in tokens]
     return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]
+
+
+def _prompts(asked: Sequence[Question], encoder: Encoder) -> Iterator[list[Prompt]]:
+    """Prompts in order, in runs of about `HELD` tokens; those of a tree stay together."""
+    held: list[Prompt] = []
+    for tree, group in groupby(asked, key=lambda question: question.tree):
+        held += encoder.prompts(tree, [question.node for question in group])
+        if sum(map(len, held)) >= HELD:
+            yield held
+            held = []
+    if held:
+        yield held
 
 
 class Constant:

@@ -36,7 +36,8 @@ class ModelSpec:
 
     `initializer_range` is the standard deviation of all fresh weights. The connector's output grows with
     about its eighth power, so look at `Molmo2.scale_report` when changing it: 0.08 suits widths of 64, 0.07
-    of 128, 0.06 of 256. With `initialization: fan_in` every layer has its own, see `hedgerow.models.initialize`.
+    of 128, 0.06 of 256. With `initialization: fan_in` every layer has its own, see
+    `hedgerow.models.initialize`.
     """
 
     hidden: int = Field(default=128, ge=1)

@@ -18,10 +18,11 @@ _RESIDUAL_OUTPUTS = ("o_proj", "down_proj", "fc2")
 def fan_in(hf: Any) -> None:
     """Overwrite the weight matrices of a Molmo2 such that every layer keeps the scale of its input.
 
-    Linear layers get normal values of deviation 1 / sqrt(inputs), half of that where a block adds to the residual stream.
-    The vision tower's position table becomes sines and cosines of row and column, so that places are told apart, and near
-    ones are alike, before anything is learnt. With one deviation for all weights, a model of width 128 learns the form of
-    an answer and its best constant long before it looks at the picture.
+    Linear layers get normal values of deviation 1 / sqrt(inputs), half of that where a block adds to the
+    residual stream. The vision tower's position table becomes sines and cosines of row and column, so that
+    places are told apart, and near ones are alike, before anything is learnt. With one deviation for all
+    weights, a model of width 128 learns the form of an answer and its best constant long before it looks at
+    the picture.
 
     Args:
         hf: `Molmo2ForConditionalGeneration`; biases and norms stay.

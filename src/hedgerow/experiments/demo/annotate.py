@@ -69,8 +69,9 @@ def _point(scene: Scene, label: str, index: int) -> Record:
 
 
 def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    """Point to different things, each at one of its times; with too few things, to one of them at another time too."""
-    by_label = [[(label, index) for index in rng.permutation(scene.seen(label))] for label in scene.game.labels]
+    """Point to different things, each at one of its times; if they are too few, to one at another time too."""
+    labels = scene.game.labels
+    by_label = [[(label, index) for index in rng.permutation(scene.seen(label))] for label in labels]
     turns = zip_longest(*(by_label[place] for place in rng.permutation(len(by_label))))
     asked = [one for turn in turns for one in turn if one is not None][:POINTINGS]
     branches = []
@@ -87,7 +88,7 @@ def _inside(point: Record, half: str) -> bool:
 
 
 def _counting(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    """Ask how many are visible, or stand in one half of the frame, at different times and of each kind in turn."""
+    """Ask how many are visible, or stand in one half, at different times and of each kind in turn."""
     times = rng.permutation(len(scene.times))[:COUNTINGS]
     kinds = scene.game.kinds
     return [_count(scene, kinds[turn % len(kinds)], int(index), rng) for turn, index in enumerate(times)]

@@ -34,27 +34,40 @@ def write_report(
 ) -> Path:
     """Write the demo's report and return its path."""
     sections = [
-        Section("What it learnt", [_about(), _table("By task, held-out clips", tasks), _table("Pointing F1 by object", kinds)]),
+        Section(
+            "What it learnt",
+            [_about(), _table("By task, held-out clips", tasks), _table("Pointing F1 by object", kinds)],
+        ),
         Section("Seen and said", _answers(replies, encoder)),
         Section("Training", [chart for recipe in recipes for chart in _curves(recipe)]),
         Section("Padded against packed", [Text(_gain(speed)), _sides(speed)]),
         *_packed(recipes[-1], encoder),
     ]
-    return write_page(path, "hedgerow demo", sections, subtitle="A small Molmo2 trained on packed message trees")
+    return write_page(
+        path, "hedgerow demo", sections, subtitle="A small Molmo2 trained on packed message trees"
+    )
 
 
 def _about() -> Text:
     return Text(
-        "Held-out clips come from other seeds and other ways of playing. A point hits when it lies inside the object's "
-        "true box, grown to at least 4 % of the frame's height, at the time that was asked for; F1 is averaged over "
-        "questions. The best constant reply is chosen on training clips for each game and question, and is given the "
-        "time that was asked for. Intervals are 95 %, bootstrapped over clips."
+        "Held-out clips come from other seeds and other ways of playing. A point hits when it lies inside the "
+        "object's true box, grown to at least 4 % of the frame's height, at the time that was asked for; F1 is "
+        "averaged over questions. The best constant reply is chosen on training clips for each game and "
+        "question, and is given the time that was asked for. Intervals are 95 %, bootstrapped over clips."
     )
 
 
 def _table(caption: str, scores: Mapping[str, Scores]) -> Table:
     rows = [
-        (name, s.trained.value, s.trained.low, s.trained.high, s.constant.value, s.untrained.value, s.trained.n)
+        (
+            name,
+            s.trained.value,
+            s.trained.low,
+            s.trained.high,
+            s.constant.value,
+            s.untrained.value,
+            s.trained.n,
+        )
         for name, s in scores.items()
     ]
     return Table(_HEAD, rows, caption)
@@ -62,7 +75,8 @@ def _table(caption: str, scores: Mapping[str, Scores]) -> Table:
 
 def _gain(speed: Comparison) -> str:
     return (
-        f"The same {speed.annotations} annotations of 8 training clips in one optimiser step: packed trees are "
+        f"The same {speed.annotations} annotations of 8 training clips in one optimiser step: packed "
+        f"trees are "
         f"{speed.speedup:.2f} times faster than padded rows that encode the clip again for each annotation. "
         f"Tokens and crops allow {speed.bound:.2f}."
     )
@@ -77,8 +91,12 @@ def _sides(speed: Comparison) -> Table:
 
 
 def _answers(replies: Sequence[Reply], encoder: Encoder) -> list[Any]:
-    """A few questions of each data set: pictures with true rings and predicted crosses, then question and reply."""
-    blocks: list[Any] = [Text("Rings and boxes are true, crosses are the model's. The first questions of each game, not chosen.")]
+    """A few questions of each data set: true rings and predicted crosses, then question and reply."""
+    blocks: list[Any] = [
+        Text(
+            "Rings and boxes are true, crosses are the model's. The first questions of each game, not chosen."
+        )
+    ]
     for task, most in (("pointing", 3), ("tracking", 1)):
         taken: dict[str, int] = {}
         for reply in replies:
@@ -87,7 +105,9 @@ def _answers(replies: Sequence[Reply], encoder: Encoder) -> list[Any]:
                 continue
             taken[source] = taken.get(source, 0) + 1
             blocks.append(Pictures(_frames(reply, encoder)))
-            blocks.append(Text(f"{source}: {reply.question.text} Reply: {reply.text} (score {reply.score:.2f})"))
+            blocks.append(
+                Text(f"{source}: {reply.question.text} Reply: {reply.text} (score {reply.score:.2f})")
+            )
     return blocks
 
 
@@ -103,7 +123,8 @@ def _curves(recipe: Recipe) -> list[Chart]:
     steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     tasks = sorted({task for step in steps for task in step["tasks"]})
     loss = {
-        task: [(step["step"], step["tasks"][task]["nll"]) for step in steps if task in step["tasks"]] for task in tasks
+        task: [(step["step"], step["tasks"][task]["nll"]) for step in steps if task in step["tasks"]]
+        for task in tasks
     }
     fill = {name: [(step["step"], step["fill"][name]) for step in steps] for name in steps[-1]["fill"]}
     name = recipe.out.name
@@ -119,7 +140,9 @@ def _packed(recipe: Recipe, encoder: Encoder) -> list[Section]:
     rows = [Row.join([examples.encode(number) for number in row], budget) for row in plan.rows[:6]]
     trees = [tree_block(examples.tree(number), encoder) for number in plan.rows[0][:8]]
     sections = [
-        Section("Packed rows", [Text(repr(plan)), *(row_block(row, number) for number, row in enumerate(rows))]),
+        Section(
+            "Packed rows", [Text(repr(plan)), *(row_block(row, number) for number, row in enumerate(rows))]
+        ),
         Section("Trees of the first row", trees),
     ]
     return [*sections, dropped_section(examples.dropped)] if examples.dropped else sections

@@ -1,4 +1,4 @@
-"""The demo: the public API run in order. Put your own files in place of the recorded ones and it works unchanged."""
+"""The demo: the public API run in order. Your own files in place of the recorded ones work unchanged."""
 
 import dataclasses
 import time
@@ -61,7 +61,14 @@ class Result:
         return found | {"report": str(self.report)}
 
     def __str__(self) -> str:
-        lines = [str(self.speed), "", score_lines("held-out", self.tasks), "", score_lines("pointing F1", self.kinds), ""]
+        lines = [
+            str(self.speed),
+            "",
+            score_lines("held-out", self.tasks),
+            "",
+            score_lines("pointing F1", self.kinds),
+            "",
+        ]
         parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.parts.items())
         lines.append(f"{self.seconds:.0f} s ({parts}); report: {self.report}")
         return "\n".join(lines)
@@ -97,13 +104,19 @@ def run_demo(
     write_replies(clips.out / REPLIES, replies)
     with clock("report"):
         report = write_report(
-            out / "report.html", recipes=(frames, clips), encoder=encoder, replies=replies, speed=speed, tasks=tasks, kinds=kinds
+            out / "report.html",
+            recipes=(frames, clips),
+            encoder=encoder,
+            replies=replies,
+            speed=speed,
+            tasks=tasks,
+            kinds=kinds,
         )
     return Result(report, sum(clock.parts.values()), clock.parts, setup_seconds, speed, tasks, kinds)
 
 
 def recipe_folder() -> Path:
-    """Return where the recipes are: beside this file in an installed package, at the top of a source checkout."""
+    """Return where the recipes are: beside this file if installed, else at the top of the source checkout."""
     shipped = Path(__file__).parent / "recipes"
     return shipped if shipped.is_dir() else Path(__file__).parents[4] / "recipes"
 
@@ -117,7 +130,8 @@ def _recipes(out: Path, recording: Recording, *, quick: bool) -> tuple[Recipe, R
         ("demo.yaml", clips | few | {"init": out / "frames"}),
     ]
     first, second = (
-        load_recipe(recipe_folder() / name, {key: str(value) for key, value in changed.items()}) for name, changed in both
+        load_recipe(recipe_folder() / name, {key: str(value) for key, value in changed.items()})
+        for name, changed in both
     )
     return first, second
 
