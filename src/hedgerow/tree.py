@@ -86,7 +86,7 @@ class MessageTree:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tree in the native format; keys at their defaults are left out."""
-        return _plain(self)
+        return dict(_plain(self))
 
     @classmethod
     def from_dict(cls, value: object, *, where: str = "tree") -> "MessageTree":

@@ -69,7 +69,7 @@ def _point(scene: Scene, label: str, index: int) -> Record:
 
 
 def _pointing(scene: Scene, rng: np.random.Generator) -> list[Record]:
-    """Point to different things, each at one of its times; if they are too few, to one at another time too."""
+    """Point to different things, each at one of its times; if too few, to one at another time too."""
     labels = scene.game.labels
     by_label = [[(label, index) for index in rng.permutation(scene.seen(label))] for label in labels]
     turns = zip_longest(*(by_label[place] for place in rng.permutation(len(by_label))))

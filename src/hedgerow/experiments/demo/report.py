@@ -50,8 +50,8 @@ def write_report(
 
 def _about() -> Text:
     return Text(
-        "Held-out clips come from other seeds and other ways of playing. A point hits when it lies inside the "
-        "object's true box, grown to at least 4 % of the frame's height, at the time that was asked for; F1 is "
+        "Held-out clips come from other seeds and other ways of playing. A point hits when it lies inside "
+        "the object's true box, grown to at least 4 % of the frame's height, at the time asked for; F1 is "
         "averaged over questions. The best constant reply is chosen on training clips for each game and "
         "question, and is given the time that was asked for. Intervals are 95 %, bootstrapped over clips."
     )
