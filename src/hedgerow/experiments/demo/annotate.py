@@ -9,8 +9,8 @@ import numpy as np
 
 from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game, Kind
 
-POINTINGS = 3
-COUNTINGS = 2
+POINTINGS = 4
+COUNTINGS = 1
 Record = dict[str, Any]
 
 
