@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_fine_tuning_stage(write):
 
 
 def test_inputs_are_relative_to_the_file_and_out_to_the_working_directory(write, tmp_path):
-    text = SMALL.replace("spec: {}", "checkpoint: ../base\n  tokenizer: tok") + "init: before\nout: there\n"
+    text = SMALL.replace("spec: {}", "checkpoint: ../base\n  tokenizer: tok") + "out: there\n"
     recipe = load_recipe(write(text))
     assert [source.path for source in recipe.data.train] == [
         tmp_path / "trees.jsonl",
@@ -59,7 +59,8 @@ def test_inputs_are_relative_to_the_file_and_out_to_the_working_directory(write,
     assert recipe.data.evaluate == (tmp_path / "held.jsonl",)
     assert recipe.model.checkpoint == tmp_path / "../base"
     assert recipe.model.tokenizer == str(tmp_path / "tok")
-    assert recipe.init == tmp_path / "before"
+    begun = write(SMALL.replace("spec: {}", "tokenizer: tok") + "init: before\n")
+    assert load_recipe(begun).init == tmp_path / "before"
     assert recipe.out == Path("there")
 
 
@@ -120,8 +121,8 @@ def test_dotted_overrides_reach_everything(write):
         ("steps: 0", "steps: Input should be greater than 0 (given: 0)"),
         ("steps: many", "steps: Input should be a valid integer"),
         ("data: {train: []}", "data.train: Tuple should have at least 1 item"),
-        ("model: {}", "model: neither of 'spec' and 'checkpoint' given"),
-        ("model: {spec: {}, checkpoint: x}", "model: both of 'spec' and 'checkpoint' given"),
+        ("model: {}", "the weights come from nowhere; give one of model.spec"),
+        ("model: {spec: {}, checkpoint: x}", "the weights come from model.spec and model.checkpoint; give one"),
         ("vision: {crop_size: 85}", "vision: crop_size 85 is no multiple of patch_size 14"),
         ("vision: {crop_size: 98, patch_size: 7}", "vision.crop_size is 98, model.spec.crop_size 84"),
     ],
@@ -168,7 +169,7 @@ def test_a_missing_file_and_a_missing_package_say_what_to_do(write, tmp_path, mo
 
 
 def test_yaml_of_a_recipe_gives_the_recipe_back(write, tmp_path):
-    recipe = load_recipe(write(SMALL), {"optimizer.name": "muon", "weights.scale.qa": "2", "init": "x"})
+    recipe = load_recipe(write(SMALL), {"optimizer.name": "muon", "weights.scale.qa": "2"})
     again = tmp_path / "again.yaml"
     again.write_text(recipe.to_yaml())
     assert load_recipe(again) == recipe

@@ -58,9 +58,9 @@ class Data(Section):
 
 
 class Model(Section):
-    """Either `spec`, sizes of a model with fresh weights, or `checkpoint`, the folder of a saved one.
+    """The model: `spec`, sizes of one with fresh weights, or `checkpoint`, the folder of a saved one.
 
-    `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the
+    A run that starts from another run (`init` of the recipe) names neither. `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the
     device.
     """
 
@@ -70,15 +70,6 @@ class Model(Section):
     attention: Literal["dense", "segmented", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Model":
-        if (self.spec is None) == (self.checkpoint is None):
-            given = "neither" if self.spec is None else "both"
-            raise ValueError(
-                f"{given} of 'spec' and 'checkpoint' given; give one ('spec: {{}}' builds the default)"
-            )
-        return self
 
 
 class Weights(Section):
@@ -196,6 +187,17 @@ class Recipe(Section):
     keep: PositiveInt = 2
     log_every: PositiveInt = 1
     threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Recipe":
+        named = {"model.spec": self.model.spec, "model.checkpoint": self.model.checkpoint, "init": self.init}
+        given = [name for name, value in named.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"the weights come from {' and '.join(given) or 'nowhere'}; give one of {', '.join(named)} "
+                "('spec: {}' builds the default)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _crops_fit_the_model(self) -> "Recipe":
