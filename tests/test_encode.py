@@ -26,6 +26,7 @@ SAID = {
     "balls": '<points coords="1 1 500 500;2 2 100 750">balls</points>',
     "cup": '<points coords="2 1 500 250">cup</points>',
     "car": '<tracks coords="0.0 1 125 500;0.5 1 250 500 2 750 250;1.5 1 500 500">car</tracks>',
+    "dot": '<points coords="0.5 1 250 500">dot</points>',
     "none": "There are none.",
 }
 
@@ -35,6 +36,7 @@ def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     return {
         "video": str(write_mp4(folder / "v.mp4")),
+        "small": str(write_mp4(folder / "s.mp4", frames=3, size=(32, 32))),
         "wide": str(write_png(folder / "a.png", size=(60, 40), seed=1)),
         "tall": str(write_png(folder / "b.png", size=(20, 80), seed=2)),
     }
@@ -68,6 +70,7 @@ def hand_made(media):
         ),
         frame="percent",
     )
+    dot = Points("dot", (Point(8, 16, time=0.4),), frame="pixels")  # on the last video
     lines = (Subtitle(0.4, 0.9, "hello there"), Subtitle(60, 61, "too late"))
     return {
         "text": MessageTree("t", (user("Hi"), bot("Hello you.")), weight=2.0),
@@ -121,6 +124,15 @@ def hand_made(media):
                 Branch((user(tall, Text("Third.")), bot("")), (Branch((user("Any?"), bot(Points("none")))),)),
             ),
         ),
+        "mixed": MessageTree(
+            "x",
+            (user(video, wide, tall),),
+            (
+                Branch(
+                    (user(Video(media["small"])), user("Where?"), bot(dot, Text(" "), cup)), task="pointing"
+                ),
+            ),
+        ),
         "branches show": MessageTree(
             "b",
             (user("Compare."),),
@@ -130,8 +142,9 @@ def hand_made(media):
 
 
 NAMES = (
-    "text", "system", "image", "video", "clip", "turns", "nested", "ranked", "several", "branches show",
-)  # fmt: skip
+    *("text", "system", "image", "video", "clip", "turns", "nested", "ranked", "several"),
+    *("mixed", "branches show"),
+)
 
 
 class Bare:

@@ -63,7 +63,7 @@ def evaluate_recipe(recipe: Recipe) -> Evaluation:
         replies=tuple(replies),
         tasks=by_task(replies),
         constant=by_task(constant),
-        kinds=summary(replies, by=lambda reply: reply.question.kind),
+        kinds=summary(replies, by=lambda reply: f"{reply.question.task}: {reply.question.kind}"),
         dropped=(*examples.dropped, *dropped),
     )
 
