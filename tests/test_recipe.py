@@ -122,7 +122,10 @@ def test_dotted_overrides_reach_everything(write):
         ("steps: many", "steps: Input should be a valid integer"),
         ("data: {train: []}", "data.train: Tuple should have at least 1 item"),
         ("model: {}", "the weights come from nowhere; give one of model.spec"),
-        ("model: {spec: {}, checkpoint: x}", "the weights come from model.spec and model.checkpoint; give one"),
+        (
+            "model: {spec: {}, checkpoint: x}",
+            "the weights come from model.spec and model.checkpoint; give one",
+        ),
         ("vision: {crop_size: 85}", "vision: crop_size 85 is no multiple of patch_size 14"),
         ("vision: {crop_size: 98, patch_size: 7}", "vision.crop_size is 98, model.spec.crop_size 84"),
     ],

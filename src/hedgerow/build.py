@@ -1,8 +1,10 @@
 """From a recipe, which is data, to the objects that run."""
 
+import os
 from collections.abc import Sequence as Listing
 from pathlib import Path
 
+import torch
 from transformers.utils import logging
 
 from hedgerow.data.index import Examples, MediaFacts
@@ -75,6 +77,17 @@ def build_model(recipe: Recipe) -> Molmo2:
     Raises:
         RecipeError: a folder holds no model, or sizes do not fit.
     """
+    return _fresh_or_loaded(recipe).to(device())
+
+
+def device() -> torch.device:
+    """Return where models run: this process's GPU if there is one, otherwise the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def _fresh_or_loaded(recipe: Recipe) -> Molmo2:
     settings = recipe.model
     attention = None if settings.attention == "auto" else settings.attention
     folder = recipe.init / MODEL if recipe.init is not None else settings.checkpoint
@@ -105,4 +118,4 @@ def trained_model(recipe: Recipe) -> Molmo2:
     folder: Path = recipe.out / MODEL
     if not folder.is_dir():
         raise RecipeError(f"{folder}: no trained model; run `hedgerow train` with this recipe first")
-    return load(folder, vision_attention=recipe.model.vision_attention)
+    return load(folder, vision_attention=recipe.model.vision_attention).to(device())

@@ -60,8 +60,8 @@ class Data(Section):
 class Model(Section):
     """The model: `spec`, sizes of one with fresh weights, or `checkpoint`, the folder of a saved one.
 
-    A run that starts from another run (`init` of the recipe) names neither. `tokenizer` is a folder, or "tiny" for the shipped one. `attention` "auto" takes the fastest for the
-    device.
+    A run that starts from another run (`init` of the recipe) names neither. `tokenizer` is a folder, or
+    "tiny" for the shipped one. `attention` "auto" takes the fastest for the device.
     """
 
     spec: ModelSpec | None = None

@@ -49,7 +49,9 @@ def test_killed_at_three_random_moments_the_weights_are_bit_for_bit_those_of_an_
     rng = random.Random()
     for part in range(3):
         moment = rng.randint(1 + 12 * part, 12 + 12 * part)
-        process = subprocess.Popen(command(tmp_path, cut), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command(tmp_path, cut), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while steps_done(cut) < moment and process.poll() is None:
             time.sleep(0.001)
         time.sleep(rng.random() * 0.02)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,7 +172,6 @@ class Examples:
         *,
         budget: Budget | None = None,
         on_bad: OnBad = "raise",
-        keep: Callable[[MessageTree], bool] = lambda _: True,
     ) -> "Examples":
         """Index JSONL files.
 
@@ -181,7 +180,6 @@ class Examples:
             encoder: measures the trees.
             budget: what a row may hold; an example over it is bad.
             on_bad: raise at the first bad example, or leave it out and count it.
-            keep: trees for which it is False are passed over.
 
         Raises:
             DataError: an example is bad, or none is left.
@@ -194,8 +192,6 @@ class Examples:
                 try:
                     with located(str(line)):
                         tree = line.parse(raw)
-                        if not keep(tree):
-                            continue
                         cost = _measure(tree, encoder, budget)
                 except DataError as error:
                     if on_bad == "raise":

@@ -1,6 +1,8 @@
 """The few collective operations training needs; without a process group they do nothing."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -9,6 +11,22 @@ from torch import Tensor
 
 _T = TypeVar("_T")
 _BUCKET = 2**24  # numbers sent at once: enough to hide the start-up cost of a transfer, 64 MB in fp32
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """Join the other processes of `torchrun` while inside; alone, do nothing."""
+    if _together() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:

@@ -48,6 +48,8 @@ class Trained:
 def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = ()) -> Trained:
     """Train as a recipe says, or go on where a run was cut off, and save the model.
 
+    Started by `torchrun`, all its processes train together.
+
     Args:
         recipe: the run.
         fresh: start over.
@@ -57,6 +59,11 @@ def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = (
         DataError: the data are bad and `on_bad` is raise.
         RecipeError: the run's folder holds another run, or training failed.
     """
+    with parallel.group():
+        return _run(recipe, fresh=fresh, callbacks=callbacks)
+
+
+def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Trained:
     begin = time.perf_counter()
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder)
