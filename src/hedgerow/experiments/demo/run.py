@@ -45,6 +45,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data."""
         found: dict[str, Any] = {
+            "annotations": self.speed.annotations,
             "speedup": self.speed.speedup,
             "speedup_bound": self.speed.bound,
             "setup_seconds": self.setup_seconds,
