@@ -10,7 +10,7 @@ _COLOURS = (
     "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4",
     "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#ffe119",
 )  # fmt: skip
-_HALO = "#000000"
+_TRUE_HALO, _PREDICTED_HALO = "#000000", "#ffffff"
 
 _Corners = tuple[float, float, float, float]
 
@@ -30,13 +30,13 @@ def draw(picture: Image.Image, *, true: Sequence[Point] = (), predicted: Sequenc
     for point in true:
         x, y = point.x * width, point.y * height
         corners = (x - radius, y - radius, x + radius, y + radius)
-        for colour, stroke in _strokes(point, radius):
+        for colour, stroke in _strokes(point, radius, _TRUE_HALO):
             pen.ellipse(corners, outline=colour, width=stroke)
             if point.box is not None:
                 pen.rectangle(_scaled(point.box, width, height), outline=colour, width=stroke)
     for point in predicted:
         x, y = point.x * width, point.y * height
-        for colour, stroke in _strokes(point, radius):
+        for colour, stroke in _strokes(point, radius, _PREDICTED_HALO):
             pen.line((x - radius, y - radius, x + radius, y + radius), fill=colour, width=stroke)
             pen.line((x - radius, y + radius, x + radius, y - radius), fill=colour, width=stroke)
     return picture
@@ -47,10 +47,10 @@ def colour_of(point: Point) -> str:
     return _COLOURS[((point.id or 1) - 1) % len(_COLOURS)]
 
 
-def _strokes(point: Point, radius: float) -> tuple[tuple[str, int], tuple[str, int]]:
-    # A dark stroke below the coloured one keeps the mark visible on any background.
+def _strokes(point: Point, radius: float, halo: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    # A stroke below the coloured one keeps the mark visible on any background.
     thin = max(2, round(radius / 4))
-    return (_HALO, thin + 2), (colour_of(point), thin)
+    return (halo, thin + 2), (colour_of(point), thin)
 
 
 def _scaled(box: _Corners, width: int, height: int) -> _Corners:

@@ -16,7 +16,7 @@ from hedgerow.sequence import Array, Row, Sequence
 from hedgerow.tree import MessageTree, Node
 from hedgerow.vision.processor import PATCH, MediaLayout
 
-_SHOWN = 168  # pixels of the longer side of a thumbnail at least
+_SHOWN = 240  # pixels of the longer side of a thumbnail at least
 MOST = 12  # pictures of a tree
 
 
