@@ -68,7 +68,7 @@ def test_a_video_is_shown_frame_by_frame_with_the_points_of_its_time(media, enco
     block = tree_block(tree, encoder)
     assert [picture.caption for picture in block.pictures] == ["0.0 s", "0.5 s", "1.0 s", "1.5 s"]
     assert [[point.x for point in true] for _, true, _ in drawn] == [[0.1], [0.25, 0.75], [], [0.2]]
-    assert {size for size, _, _ in drawn} == {(168, 126)}  # the shape of the video, not of a crop
+    assert {size for size, _, _ in drawn} == {(240, 180)}  # the shape of the video, not of a crop
     shown = PIL.Image.open(io.BytesIO(base64.b64decode(block.pictures[1].source.split(",")[1])))
     bright = np.asarray(shown.convert("L"), float).mean(0)
     assert 16 / 64 - 0.05 < bright.argmax() / len(bright) < 24 / 64 + 0.05  # where the square is at 0.5 s
@@ -94,7 +94,7 @@ def test_points_stand_on_the_image_that_their_branch_shows(media, encoder, drawn
     captions = ["image 1", "image 2", "image 3", "0.0 s", "0.5 s", "1.0 s", "1.5 s"]
     assert [picture.caption for picture in block.pictures] == captions
     assert [[point.x for point in true] for _, true, _ in drawn] == [[0.1], [0.2], [0.3], [], [], [0.4], []]
-    assert [size for size, _, _ in drawn[:3]] == [(168, 112), (42, 168), (168, 112)]
+    assert [size for size, _, _ in drawn[:3]] == [(240, 160), (60, 240), (240, 160)]
 
 
 def test_what_was_predicted_is_drawn_beside_the_truth_or_left_out(media, encoder, drawn):
