@@ -1,6 +1,7 @@
 """The command line. Heavy modules are imported by the verb that needs them, so that help is instant."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +64,9 @@ def train(
     from hedgerow.recipe import load_recipe
     from hedgerow.train.run import run
 
-    print(run(load_recipe(recipe, _overrides(overrides)), fresh=fresh))
+    result = run(load_recipe(recipe, _overrides(overrides)), fresh=fresh)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one speaks
+        print(result)
 
 
 @app.command(name="eval")

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, Molmo2ForConditionalGeneration
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.assemble import ModelSpec, build, load, read_settings, save
 from hedgerow.sequence import Cost, Sequence, VisionInput
+from hedgerow.text import load_tokenizer
 
 SETTINGS = {"vision": {"pool": [2, 2]}}
 
@@ -227,3 +228,12 @@ def test_a_tokenizer_without_visual_tokens_is_refused(tokenizer):
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValidationError, match=message):
         ModelSpec(**sizes)
+
+
+def test_plain_transformers_knows_where_an_answer_ends(tmp_path):
+    tokenizer = load_tokenizer()
+    save(
+        build(ModelSpec(), tokenizer=tokenizer, seed=0), tmp_path / "model", tokenizer=tokenizer, settings={}
+    )
+    loaded = Molmo2ForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert loaded.generation_config.eos_token_id == tokenizer.token_to_id("<|im_end|>")

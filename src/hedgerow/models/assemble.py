@@ -104,6 +104,8 @@ def build(
         hf = Molmo2ForConditionalGeneration(config)
         if spec.initialization == "fan_in":
             fan_in(hf)
+    # Saved with the model, so that `generate` of plain transformers knows where an answer ends.
+    hf.generation_config.eos_token_id = _backend(tokenizer).token_to_id("<|im_end|>")
     return Molmo2(
         hf,
         attention=attention,
@@ -207,9 +209,12 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     return found
 
 
+def _backend(tokenizer: Any) -> Any:
+    return getattr(tokenizer, "backend_tokenizer", tokenizer)
+
+
 def _visual_ids(tokenizer: Any) -> dict[str, int]:
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    vocabulary = backend.get_vocab(with_added_tokens=True)
+    vocabulary = _backend(tokenizer).get_vocab(with_added_tokens=True)
     missing = [name for name in VISUAL_TOKENS if name not in vocabulary]
     if missing:
         raise RecipeError(f"the tokenizer lacks {', '.join(missing)}; add them as its last tokens")
