@@ -15,7 +15,7 @@ $(DONE): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,eval,demo,dev]'; \
 	echo $$(( $$(date +%s) - begin )) > $@; \
-	echo "set up in $$(cat $@) s"
+	echo "set up in $$(cat $@) s; now: source $(VENV)/bin/activate"
 
 demo: setup
 	$(BIN)/hedgerow demo --setup-seconds "$$(cat $(DONE))"

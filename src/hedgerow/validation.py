@@ -21,6 +21,8 @@ def explain(error: ValidationError, names: Iterable[str]) -> str:
     where = ".".join(str(step) for step in problem["loc"] if not _is_union_arm(str(step)))
     if problem["type"] in _UNKNOWN_KEY:
         key = str(problem["loc"][-1])
+        if key in names:
+            return f"{where}: unknown key '{key}'; it is known in another place, see docs"
         near = get_close_matches(key, list(names), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(names))}"
         return f"{where}: unknown key '{key}'; {hint}"

@@ -155,7 +155,10 @@ def test_the_gain_and_its_bound_are_ratios_of_padded_to_packed():
     assert Comparison(8, Side(4, 1000, 0, 3.0, None), Side(1, 400, 0, 1.5, None)).bound == 2.5
     lines = str(found).splitlines()
     assert lines[1].split() == ["padded", "4", "1,000", "60", "3.000", "-"]
-    assert lines[3] == "8 annotations: 2.0 times faster; tokens and crops allow 6.0"
+    assert (
+        lines[3]
+        == "8 annotations: 2.0 times faster; 2.5 times fewer tokens and 6.0 times fewer crops allow 6.0"
+    )
 
 
 def test_the_peak_is_that_of_the_work():

@@ -48,7 +48,7 @@ class ScaleReport:
             return ""
         return (
             f"visual features have scale {given} (allowed: {QUIET} to {LOUD} times, {ALIKE} between crops), "
-            "so the model will hardly learn to see; change initializer_range, or start from trained weights"
+            "so the model will hardly learn to see; set initialization: fan_in, or another initializer_range"
         )
 
 

@@ -195,6 +195,11 @@ class Lines(Callback):
     def __exit__(self, *_: object) -> None:
         return None
 
+    def on_start(self, run: Run) -> None:
+        """Say where a run goes on that was cut off."""
+        if run.step:
+            print(f"going on from step {run.step} of {self._steps}", file=sys.stderr, flush=True)
+
     def on_step(self, step: Step) -> None:
         """Print a step, if the last line is long enough ago."""
         now = time.monotonic()

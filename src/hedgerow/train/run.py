@@ -68,7 +68,8 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Traine
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder)
     model = build_model(recipe)
-    _warn_if_blind(model, examples)
+    if recipe.model.spec is not None:  # trained weights have found their scale
+        _warn_if_blind(model, examples)
     late = _Late()
     train(recipe, model, row_loader(recipe, examples), fresh=fresh, callbacks=(*callbacks, late))
     folder = recipe.out / MODEL

@@ -71,7 +71,8 @@ class Result:
             "",
         ]
         parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.parts.items())
-        lines.append(f"{self.seconds:.0f} s ({parts}); report: {self.report}")
+        setup = "" if self.setup_seconds is None else f", after {self.setup_seconds:.0f} s of set-up"
+        lines.append(f"{self.seconds:.0f} s ({parts}){setup}; report: {self.report}")
         return "\n".join(lines)
 
 
