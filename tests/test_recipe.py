@@ -108,6 +108,7 @@ def test_dotted_overrides_reach_everything(write):
             "packing: {budget: {token: 5}}",
             "packing.budget.token: unknown key 'token'; did you mean 'tokens'?",
         ),
+        ("on_bad: skip", "on_bad: unknown key 'on_bad'; it belongs to another section"),
         ("loss: {normalise: tokens}", "loss.normalise: unknown key 'normalise'; did you mean 'normalize'?"),
         ("vision: {crop_siz: 84}", "vision.crop_siz: unknown key 'crop_siz'; did you mean 'crop_size'?"),
         ("model: {spec: {layer: 2}}", "model.spec.layer: unknown key 'layer'; did you mean 'layers'?"),

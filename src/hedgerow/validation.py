@@ -22,7 +22,7 @@ def explain(error: ValidationError, names: Iterable[str]) -> str:
     if problem["type"] in _UNKNOWN_KEY:
         key = str(problem["loc"][-1])
         if key in names:
-            return f"{where}: unknown key '{key}'; it is known in another place, see docs"
+            return f"{where}: unknown key '{key}'; it belongs to another section"
         near = get_close_matches(key, list(names), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(names))}"
         return f"{where}: unknown key '{key}'; {hint}"

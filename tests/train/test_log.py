@@ -83,3 +83,9 @@ def test_a_terminal_gets_a_bar_and_without_rich_plain_lines(monkeypatch):
     assert isinstance(shown, log.Bar)
     monkeypatch.setattr(log, "Progress", None)
     assert isinstance(reporter(3), log.Lines)
+
+
+@pytest.mark.parametrize(("done", "said"), [(0, ""), (3, "going on from step 3 of 8\n")])
+def test_a_resumed_run_says_where_it_goes_on(capsys, done, said):
+    log.Lines(8).on_start(log.Run(None, None, done))
+    assert capsys.readouterr().err == said

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Standard deviations, or factors of them; chosen on small models of width 128, see docs/log.md.
+# Standard deviations, or factors of them; tried on models of width 128 only, see docs/log.md.
 RESIDUAL = 0.5
 POSITION = 0.7
 EMBEDDING = 0.5
@@ -21,8 +21,8 @@ def fan_in(hf: Any) -> None:
     Linear layers get normal values of deviation 1 / sqrt(inputs), half of that where a block adds to the
     residual stream. The vision tower's position table becomes sines and cosines of row and column, so that
     places are told apart, and near ones are alike, before anything is learnt. With one deviation for all
-    weights, a model of width 128 learns the form of an answer and its best constant long before it looks at
-    the picture.
+    weights, a model of width 128 tends to learn the form of an answer and its best constant before it looks
+    at the picture.
 
     Args:
         hf: `Molmo2ForConditionalGeneration`; biases and norms stay.
