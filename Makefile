@@ -13,7 +13,7 @@ $(DONE): pyproject.toml constraints.txt
 	@begin=$$(date +%s); set -e; \
 	$(PYTHON) -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,eval,demo,dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cli,fast,eval,demo,dev]'; \
 	echo $$(( $$(date +%s) - begin )) > $@; \
 	echo "set up in $$(cat $@) s; now: source $(VENV)/bin/activate"
 

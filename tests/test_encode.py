@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hedgerow import visibility
 from hedgerow.content import Image, Point, Points, Subtitle, Text, Tracks, Video
 from hedgerow.data.index import MediaFacts
 from hedgerow.encode import Encoder
@@ -282,8 +283,9 @@ def check(tree, encoder, **options):
     np.testing.assert_allclose(sequence.weight, wanted["weight"], rtol=1e-6)
     shown = [(s.example, s.branch, s.source, s.task, s.n, s.pair, s.rank) for s in sequence.samples]
     assert shown == wanted["samples"]
-    assert dict(sequence.cost) == wanted["cost"]
-    assert dict(encoder.measure(tree)) == wanted["cost"]
+    seen = visibility.dense(sequence.order, sequence.end, sequence.group)
+    assert dict(sequence.cost) == wanted["cost"] | {"pairs": seen.sum()}
+    assert encoder.measure(tree) == sequence.cost
     assert sum(encoder.lengths(tree)) == len(sequence)
     assert sequence.reference is None
     if not tree.media:

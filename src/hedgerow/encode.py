@@ -1,6 +1,7 @@
 """From a message tree to a Sequence: text, media, answers and weights put together."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
@@ -86,12 +87,13 @@ class Encoder:
         return self._sequence(tree, nodes, drafts, vision)
 
     def measure(self, tree: MessageTree) -> Cost:
-        """Return exactly what the encoded tree will cost, without decoding a pixel.
+        """Return exactly what the encoded tree will cost, without decoding a pixel: tokens, crops, pairs.
 
         Raises:
             DataError: as encoding would.
         """
-        return _cost(self._drafts(tree, tree.nodes()))
+        nodes = tree.nodes()
+        return _cost(nodes, self._drafts(tree, nodes))
 
     def lengths(self, tree: MessageTree) -> tuple[int, ...]:
         """Return how many tokens each node of a tree has, in the order of `tree.nodes()`.
@@ -247,7 +249,7 @@ class Encoder:
             weight=weight,
             sample=np.array([number[node] for node in owner[target]], np.int32),
             samples=tuple(samples[node] for node in sorted(samples)),
-            cost=_cost(drafts),
+            cost=_cost(nodes, drafts),
             vision=vision,
         )
 
@@ -330,6 +332,16 @@ def _pair(node: Node, nodes: tuple[Node, ...]) -> int:
     return node.parent if len(ranks) > 1 else -1
 
 
-def _cost(drafts: list[_Draft]) -> Cost:
+def _cost(nodes: tuple[Node, ...], drafts: list[_Draft]) -> Cost:
     crops = sum(layout.crops for draft in drafts for _, layout in draft.media)
-    return Cost(tokens=sum(len(draft.tokens) for draft in drafts), crops=crops)
+    tokens, pairs = 0, 0
+    above: list[int] = []  # per node: the tokens of its path, itself included
+    for node, draft in zip(nodes, drafts, strict=True):
+        own = len(draft.tokens)
+        before = above[node.parent] if node.parent >= 0 else 0
+        above.append(before + own)
+        tokens += own
+        pairs += own * before + own * (own + 1) // 2
+        # A group lies in one message: beyond causality it shows each of its pairs once more.
+        pairs += sum(n * (n - 1) // 2 for group, n in Counter(draft.group).items() if group >= 0)
+    return Cost(tokens=tokens, crops=crops, pairs=pairs)

@@ -1,4 +1,4 @@
-"""The contract between data and model: Sample, Sequence, Row, Budget, Cost.
+"""The contract between data and model: Sample, Sequence, Row, Budget, Cost, Costs.
 
 Letters used for shapes, here and everywhere: N tokens, M supervised targets, V visual slots, S samples, C
 crops, H and W pixels of a crop, K patches of a pooling window, G grids. Arrays are numpy in the data path;
@@ -6,9 +6,9 @@ crops, H and W pixels of a crop, K patches of a pooling window, G grids. Arrays 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Listing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -76,6 +76,69 @@ class Budget(Amounts):
             f"{name} {cost.get(name, 0)} > {most}" for name, most in self.items() if cost.get(name, 0) > most
         ]
         return ", ".join(over)
+
+
+class Costs(Listing[Cost]):
+    """The costs of many examples as one table, a sequence of `Cost`. Immutable.
+
+    Args:
+        names: what is counted, one name a column.
+        table: int64 [n, names], not negative.
+    """
+
+    __slots__ = ("_table", "names")
+
+    def __init__(self, names: Listing[str], table: Array) -> None:
+        table = np.array(table, np.int64, ndmin=2)
+        if table.shape[1:] != (len(names),) or (table < 0).any():
+            raise ValueError(f"a table {table.shape} for {len(names)} names: give [n, names], none negative")
+        table.flags.writeable = False
+        self.names = tuple(names)
+        self._table = table
+
+    @classmethod
+    def of(cls, costs: Iterable[Mapping[str, int]]) -> "Costs":
+        """Make the table of costs; a name that one of them lacks counts as 0."""
+        if isinstance(costs, Costs):
+            return costs
+        costs = list(costs)
+        names = list(dict.fromkeys(name for cost in costs for name in cost))
+        table = [[cost.get(name, 0) for name in names] for cost in costs]
+        return cls(names, np.array(table, np.int64).reshape(len(costs), len(names)))
+
+    def amounts(self, *names: str) -> Array:
+        """Return columns, int64 [n, names]; one that is not in the table is 0."""
+        missing = np.zeros(len(self), np.int64)
+        columns = [self._table[:, self.names.index(n)] if n in self.names else missing for n in names]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0), np.int64)
+
+    def take(self, indices: Array) -> "Costs":
+        """Return the costs at these places, in this order."""
+        return Costs(self.names, self._table[np.asarray(indices, np.int64)])
+
+    def total(self) -> Cost:
+        """Return the sum over all examples."""
+        return Cost(**dict(zip(self.names, map(int, self._table.sum(axis=0)), strict=True)))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> Cost: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Costs": ...
+    def __getitem__(self, index: int | slice) -> "Cost | Costs":
+        if isinstance(index, slice):
+            return Costs(self.names, self._table[index])
+        return Cost(**dict(zip(self.names, self._table[index].tolist(), strict=True)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Costs) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Costs of {len(self):,} examples, {self.total()!r} in all"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
