@@ -467,7 +467,9 @@ def test_a_tree_costs_what_was_measured_whatever_it_shows(media, shown, where):
     tree = MessageTree("h", root, (Branch(rest[0], (Branch(rest[1]),)), Branch(rest[2])))
     sequence = _ENCODER(tree)
     assert _ENCODER.measure(tree) == sequence.cost
-    assert sequence.cost == {"tokens": len(sequence.tokens), "crops": len(sequence.vision.crops)}
+    pairs = int(visibility.dense(sequence.order, sequence.end, sequence.group).sum())
+    held = {"tokens": len(sequence.tokens), "crops": len(sequence.vision.crops), "pairs": pairs}
+    assert sequence.cost == held
 
 
 def halved(where):
