@@ -15,6 +15,7 @@ from hedgerow.data.index import MediaFacts
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError, MediaError
 from hedgerow.grounding.codec import parse
+from hedgerow.linearize import arrange
 from hedgerow.sequence import Budget, Row
 from hedgerow.testing import TINY_VISION, tiny_encoder, write_mp4, write_png
 from hedgerow.text import ChatFormat, ChatML, load_tokenizer
@@ -45,7 +46,7 @@ def media(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return tiny_encoder()
+    return tiny_encoder(vision_first=False)
 
 
 def user(*content, weight=None):
@@ -305,12 +306,15 @@ def test_every_field_is_what_the_tree_says(media, encoder, name):
 @pytest.mark.parametrize("name", ["turns", "several"])
 def test_groups_are_those_of_the_processor(media, name, groups):
     chat = ChatFormat(load_tokenizer())
-    check(hand_made(media)[name], Encoder(chat, Molmo2Processor(**TINY_VISION, groups=groups)))
+    check(
+        hand_made(media)[name],
+        Encoder(chat, Molmo2Processor(**TINY_VISION, groups=groups), vision_first=False),
+    )
 
 
 @pytest.mark.parametrize("name", ["nested", "ranked", "several"])
 def test_an_answer_without_a_header_is_predicted_from_the_node_above(media, encoder, name):
-    bare = Encoder(ChatFormat(load_tokenizer(), Bare()), encoder.processor)
+    bare = Encoder(ChatFormat(load_tokenizer(), Bare()), encoder.processor, vision_first=False)
     sequence = check(hand_made(media)[name], bare)
     if name == "ranked":
         root = bare.lengths(hand_made(media)[name])[0]
@@ -321,7 +325,12 @@ def test_an_answer_without_a_header_is_predicted_from_the_node_above(media, enco
 @pytest.mark.parametrize("name", ["video", "nested"])
 def test_presets_and_the_scale_of_a_task_weigh_the_samples(media, preset, name):
     scale = {"pointing": 0.5, "multiple_choice": 3.0, "text": 0.0}
-    check(hand_made(media)[name], tiny_encoder(preset=preset, scale=scale), preset=preset, scale=scale)
+    check(
+        hand_made(media)[name],
+        tiny_encoder(preset=preset, scale=scale, vision_first=False),
+        preset=preset,
+        scale=scale,
+    )
 
 
 def test_a_sample_of_n_answer_tokens_weighs_four_over_root_n(encoder):
@@ -450,7 +459,7 @@ def test_random_trees_of_text_encode_as_the_reference_and_cost_what_was_measured
     check(tree, _ENCODER)
 
 
-_ENCODER = tiny_encoder()
+_ENCODER = tiny_encoder(vision_first=False)
 
 
 @given(
@@ -581,3 +590,19 @@ def test_chatml_writes_the_conversation_that_it_is_named_for(encoder):
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
     )
     assert isinstance(encoder.chat.template, ChatML)
+
+
+def test_law_5_vision_first_is_the_default_and_changes_nothing_but_the_physical_order(media):
+    for name, tree in hand_made(media).items():
+        logical, moved = tiny_encoder(vision_first=False)(tree), tiny_encoder()(tree)
+        back = arrange(moved, np.argsort(moved.order))
+        for field in dataclasses.fields(logical):
+            one, other = getattr(logical, field.name), getattr(back, field.name)
+            if isinstance(one, np.ndarray):
+                assert one.tolist() == other.tolist(), (name, field.name)
+        assert (moved.order[moved.source] == logical.order[logical.source]).all()
+        owner = np.searchsorted(np.cumsum(tiny_encoder().lengths(tree)), moved.order, side="right")
+        assert (np.diff(owner) >= 0).all()  # nodes stay where they are
+        starts = np.diff(owner, prepend=-1) > 0
+        grouped = moved.group >= 0
+        assert not (grouped[1:] & ~grouped[:-1] & ~starts[1:]).any()  # none after a text of its node

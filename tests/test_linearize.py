@@ -1,10 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hedgerow.linearize import linearize
-from hedgerow.testing import random_forest
+from hedgerow.linearize import arrange, linearize, vision_first
+from hedgerow.testing import random_forest, tiny_encoder
+from hedgerow.tree import Message, MessageTree
 
 
 def test_a_root_with_two_branches_of_which_one_has_a_child():
@@ -40,3 +43,17 @@ def test_positions_count_along_the_path_and_end_closes_the_subtree(seed, nodes):
 def test_nodes_that_are_not_depth_first_are_refused(parents):
     with pytest.raises(ValueError, match="give nodes depth first"):
         linearize(parents, [1] * len(parents))
+
+
+def test_vision_first_keeps_nodes_and_the_order_within_vision_and_text():
+    owner = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    group = np.array([-1, 3, -1, 3, -1, -1, -1, 4])
+    assert vision_first(owner, group).tolist() == [1, 3, 0, 2, 4, 5, 7, 6]
+
+
+def test_slots_may_not_change_their_order():
+    tree = MessageTree("a", [Message("user", "Who?"), Message("assistant", "I.")])
+    sequence = tiny_encoder()(tree)
+    slotted = dataclasses.replace(sequence, slot=np.array([0, 1], np.int32))
+    with pytest.raises(ValueError, match="slots would change their order"):
+        arrange(slotted, np.arange(len(sequence))[::-1])

@@ -1,11 +1,12 @@
-"""From the shape of a tree to logical order, rotary position and subtree end of every token."""
+"""From the shape of a tree to logical order, rotary position and subtree end; and to a physical order."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Sequence as Listing
 from typing import NamedTuple
 
 import numpy as np
 
-from hedgerow.sequence import Array
+from hedgerow.sequence import Array, Sequence
 
 
 class Layout(NamedTuple):
@@ -17,13 +18,12 @@ class Layout(NamedTuple):
     start: tuple[int, ...]
 
 
-def linearize(parents: Sequence[int], lengths: Sequence[int]) -> Layout:
+def linearize(parents: Listing[int], lengths: Listing[int]) -> Layout:
     """Lay the nodes of one tree out in depth-first order.
 
     Args:
         parents: for each node the index of its parent, -1 for the root; depth first, so parents come before
-        children
-            and a subtree is contiguous.
+            children and a subtree is contiguous.
         lengths: number of tokens of each node.
 
     Returns:
@@ -43,7 +43,7 @@ def linearize(parents: Sequence[int], lengths: Sequence[int]) -> Layout:
     return Layout(order, position, ends[owner].astype(np.int32), tuple(int(s) for s in starts[:-1]))
 
 
-def _subtree_ends(parents: Sequence[int], starts: Array) -> Array:
+def _subtree_ends(parents: Listing[int], starts: Array) -> Array:
     ends = np.full(len(parents), len(parents))
     path: list[int] = []
     for node, parent in enumerate(parents):
@@ -53,3 +53,41 @@ def _subtree_ends(parents: Sequence[int], starts: Array) -> Array:
             raise ValueError(f"node {node} has parent {parent}, which is not open; give nodes depth first")
         path.append(node)
     return starts[ends]
+
+
+def vision_first(owner: Array, group: Array) -> Array:
+    """Return a physical order: each node's grouped tokens, then its others, nodes as they are.
+
+    Timestamps between frames would leave every block of a mask partly visible; behind the frames they leave
+    most of them whole.
+
+    Args:
+        owner: node of each token in logical order, [N].
+        group: bidirectional group, -1 where causal, [N].
+
+    Returns:
+        int [N]: the logical places, in physical order.
+    """
+    return np.lexsort((group < 0, owner))
+
+
+def arrange(sequence: Sequence, places: Array) -> Sequence:
+    """Return a sequence with its tokens in another physical order, which changes no result.
+
+    Args:
+        sequence: any.
+        places: the present places of the tokens, in their new order, [N]; slots keep their order.
+
+    Raises:
+        ValueError: slots would change their order, and features follow it.
+    """
+    new = np.empty(len(places), np.int32)
+    new[places] = np.arange(len(places))
+    slot = new[sequence.slot]
+    if (np.diff(slot) < 0).any():
+        raise ValueError("slots would change their order, and visual features follow it; keep it")
+    moved = {name: getattr(sequence, name)[..., places] for name in _BY_TOKEN}
+    return dataclasses.replace(sequence, slot=slot, source=new[sequence.source], **moved)
+
+
+_BY_TOKEN = ("tokens", "position", "order", "end", "group")

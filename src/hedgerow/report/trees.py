@@ -11,6 +11,7 @@ from hedgerow.content import Point, Points, Tracks
 from hedgerow.encode import Encoder
 from hedgerow.grounding.draw import draw
 from hedgerow.grounding.points import printed_time
+from hedgerow.linearize import arrange
 from hedgerow.report.page import Branch, Packed, Picture, Piece, Token, Tree, data_uri
 from hedgerow.sequence import Array, Row, Sequence
 from hedgerow.tree import MessageTree, Node
@@ -23,6 +24,7 @@ MOST = 12  # pictures of a tree
 def tree_block(tree: MessageTree, encoder: Encoder) -> Tree:
     """Show a tree as it is encoded: frames with the true points and tracks, then every node's tokens."""
     sequence = encoder(tree)
+    sequence = arrange(sequence, np.argsort(sequence.order))  # as it reads
     nodes = tree.nodes()
     pictures = list(_pictures(sequence, encoder.layouts(tree), _truths(encoder, tree), most=MOST))
     starts = np.cumsum((0, *encoder.lengths(tree)))
@@ -118,9 +120,8 @@ def _on_media(parts: Listing[Points | Tracks], layouts: Listing[MediaLayout]) ->
 def row_block(row: Row, number: int) -> Packed:
     """Show a packed row as its trees side by side; vision, text and answers are told apart."""
     most = max(row.budget["tokens"], len(row))
-    answers = np.zeros(len(row) + 1, bool)
-    answers[row.source + 1] = True
-    tone = np.where(row.group >= 0, 0, np.where(answers[:-1], 2, 1))
+    answers = np.isin(row.order, row.order[row.source] + 1)
+    tone = np.where(row.group >= 0, 0, np.where(answers, 2, 1))
     tone[row.slot] = 0  # a model without groups has slots all the same
     trees, start = [], 0
     for example, length in zip(row.examples, row.lengths, strict=True):
