@@ -1,198 +1,311 @@
-"""How full packing makes rows, how long an example waits, and how fast it is.
+"""How full packing makes rows, how long an example waits, how fast it is, and what others make of it.
 
-    python benchmarks/packing.py [--examples 10000] [--seeds 3] [--json]
+    python benchmarks/packing.py [PART ...] [--json]
 
-Synthetic mixes under a budget of 16,384 tokens (and 128 crops): W1 short texts, W1L long texts, W2 text,
-images and video bound by crops, W2B the same bound by both, W2T bound by tokens. `eff` is the volume of the
-scarcest budget over the rows: 1 cannot be beaten; the rows of the flush count, in `steady` they do not.
-Waits are the most examples that came, and the most rows that left, while one example
-waited. Speed is CPU time of one core.
+Parts: `streaming` and `offline` with peers on the same examples, `random` (rows on mixes drawn at random,
+against the fixed-weight knapsack) and `balance` (of ranks); all of them without a name. `--large` plans ten
+million examples instead. Mixes are those of `mixes.py`, peers those of `peers.py`.
+
+`share_of_bound` is the volume of the scarcest budget over the rows: 1 cannot be beaten. For streams it is
+that of the rows that left before the end, `share_with_flush` that of all. Of several seeds the run with the
+median share is shown, whole: its share, wait and speed belong together. `longest_wait_packs` counts the rows
+that left while an example waited, its own included. Speed is CPU time of one core; everything has run before.
 """
 
 import argparse
-import itertools
 import json
+import os
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from hedgerow.packing.plan import plan_rows
+import peers
+from hedgerow.flops import MOLMO2_8B
+from hedgerow.packing.balance import arrange, excess, per_row, spread
+from hedgerow.packing.plan import plan_epoch, plan_rows
 from hedgerow.packing.pool import Packer
-from hedgerow.sequence import Budget, Cost
+from hedgerow.sequence import Budget, Costs
+from mixes import BOTH, MIXES, Mix, random_mix
 
 Rows = list[list[int]]
-Pushes = list[Any]  # what each push returned; empty where nothing is pushed
-Found = dict[str, float]
-UNITS = {
-    "eff": "share",
-    "steady": "share",
-    "wait examples": "examples",
-    "wait rows": "rows",
-    "speed": "examples/s",
-}
 POOL = 48
-TEXT, BOTH = Budget(tokens=16384), Budget(tokens=16384, crops=128)
-
-
-def texts(median: float, spread: float) -> Callable[[int, int], list[Cost]]:
-    def make(count: int, seed: int) -> list[Cost]:
-        lengths = np.random.default_rng(seed).lognormal(np.log(median), spread, count)
-        return [Cost(tokens=int(length)) for length in np.clip(lengths, 16, TEXT["tokens"])]
-
-    return make
-
-
-def mix(*shares: float) -> Callable[[int, int], list[Cost]]:
-    """Text, single images, several images and videos in these shares."""
-
-    def make(count: int, seed: int) -> list[Cost]:
-        rng = np.random.default_rng(seed)
-        kinds = (text, image, images, video)
-        drawn = [kinds[kind](rng) for kind in rng.choice(4, count, p=shares)]
-        return [Cost(tokens=min(int(tokens), BOTH["tokens"]), crops=int(crops)) for tokens, crops in drawn]
-
-    return make
-
-
-def text(rng: Any) -> tuple[int, int]:
-    return rng.integers(200, 2001), 0
-
-
-def image(rng: Any) -> tuple[int, int]:
-    return rng.integers(300, 1501), rng.integers(1, 26)
-
-
-def images(rng: Any) -> tuple[int, int]:
-    count = rng.integers(2, 6)
-    return rng.integers(300, 1501, count).sum(), rng.integers(1, 10, count).sum()
-
-
-def video(rng: Any) -> tuple[int, int]:
-    frames = rng.integers(16, 129)
-    return 83 * frames + rng.integers(50, 4001), frames
-
-
-CASES = {
-    "W1": (TEXT, texts(700, 1.1)),
-    "W1L": (TEXT, texts(3500, 0.9)),
-    "W2": (BOTH, mix(0.10, 0.35, 0.10, 0.45)),
-    "W2B": (BOTH, mix(0.35, 0.30, 0.10, 0.25)),
-    "W2T": (BOTH, mix(0.50, 0.25, 0.05, 0.20)),
+RANKS = (8, 64, 512)
+UNITS = {
+    "share_of_bound": "share",
+    "share_with_flush": "share",
+    "rows": "rows",
+    "rows_over_budget": "share",
+    "longest_wait_packs": "packs",
+    "examples_per_cpu_second": "examples/s",
+    "padding": "share",
 }
 
 
-def first_fit_decreasing(costs: list[Cost], indices: list[int], budget: Budget) -> Rows:
-    """The simple reference: the largest share of any budget first, into the first row with room."""
-    names = list(budget)
-    sizes = {i: np.array([costs[i].get(name, 0) / budget[name] for name in names]) for i in indices}
-    room = np.ones((len(indices), len(names)))
-    rows: Rows = []
-    for i in sorted(indices, key=lambda i: -sizes[i].max()):
-        row = int((room >= sizes[i] - 1e-9).all(axis=1).argmax())
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(i)
-        room[row] -= sizes[i]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Figures of one case, by metric."""
+
+    case: str
+    values: dict[str, float]
+    units: dict[str, str] = field(default_factory=lambda: UNITS)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return one plain object a figure."""
+        return [
+            {"case": self.case, "metric": metric, "value": value, "unit": self.units[metric]}
+            for metric, value in self.values.items()
+        ]
+
+
+def volume(costs: Costs, budget: Budget, rows: Rows) -> float:
+    """Rows' worth of the scarcest budget that these rows hold."""
+    held = costs.amounts(*budget)[[number for row in rows for number in row]]
+    return float((held.sum(0) / np.array(list(budget.values()))).max())
+
+
+def over_budget(costs: Costs, budget: Budget, rows: Rows) -> float:
+    sizes, most = costs.amounts(*budget), np.array(list(budget.values()))
+    return statistics.fmean(bool((sizes[row].sum(0) > most).any()) for row in rows)
+
+
+def checked(count: int, rows: Rows) -> Rows:
+    if sorted(number for row in rows for number in row) != list(range(count)):
+        raise AssertionError("an example is missing from the rows, or there twice")
     return rows
 
 
-def packed(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
-    packer = Packer(budget, POOL)
-    pushes = [packer.push(key, cost) for key, cost in enumerate(costs)]
-    rows = [pack for pack in pushes if pack] + packer.flush()
-    return [[int(key) for key in row] for row in rows], pushes
+def seconds(make: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    made = make()
+    return made, time.process_time() - start
 
 
-def windows(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
-    """First-fit-decreasing over one window after another."""
-    rows: Rows = []
-    for start in range(0, len(costs), POOL):
-        rows += first_fit_decreasing(costs, list(range(start, min(start + POOL, len(costs)))), budget)
-    return rows, []
+def longest_wait(rows: Rows, came: list[int]) -> int:
+    """The most rows that left from when an example came until it left; `came` as of `peers.knapsack`."""
+    every = enumerate(rows, start=1)
+    return max(number - bisect_right(came, i) for number, row in every for i in row)
 
 
-def whole_reference(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
-    return first_fit_decreasing(costs, list(range(len(costs))), budget), []
+def push_all(mix: Mix, costs: list[Any]) -> tuple[Rows, list[int]]:
+    packer = Packer(mix.budget, POOL)
+    packs = [packer.push(number, cost) for number, cost in enumerate(costs)]
+    came = [number for number, pack in enumerate(packs, start=1) if pack]
+    return [pack for pack in [*packs, *packer.flush()] if pack], came
 
 
-def whole(costs: list[Cost], budget: Budget) -> tuple[Rows, Pushes]:
-    return plan_rows(costs, budget).rows, []
-
-
-METHODS = {
-    "Packer, pool 48": packed,
-    "first-fit-decreasing, windows of 48": windows,
-    "plan_rows": whole,
-    "first-fit-decreasing, all at once": whole_reference,
-}
-
-
-def efficiency(costs: list[Cost], budget: Budget, rows: Rows) -> float:
-    held = [costs[i] for row in rows for i in row]
-    return float(
-        max(sum(cost.get(name, 0) for cost in held) / most for name, most in budget.items()) / len(rows)
-    )
-
-
-def waits(rows: Rows, pushes: Pushes) -> Found:
-    """The longest waits, from which push gave which row."""
-    out = list(itertools.accumulate(bool(pack) for pack in pushes))  # rows that had left after each push
-    came = [0, *out[:-1]]  # and before it, when the example came
-    left = [
-        key for key, pack in enumerate(pushes) if pack
-    ]  # the push that gave each row; flushed rows follow
+def stream(mix: Mix, costs: Costs, run: Callable[[], tuple[Rows, list[int]]]) -> dict[str, float]:
+    (rows, came), spent = seconds(run)
+    checked(len(costs), rows)
+    steady = rows[: len(came)]
     return {
-        "wait examples": max(push - i for push, row in zip(left, rows, strict=False) for i in row),
-        "wait rows": max(number - came[i] for number, row in enumerate(rows, start=1) for i in row),
+        "share_of_bound": volume(costs, mix.budget, steady) / len(steady),
+        "share_with_flush": volume(costs, mix.budget, rows) / len(rows),
+        "rows": len(rows),
+        "rows_over_budget": over_budget(costs, mix.budget, rows),
+        "longest_wait_packs": longest_wait(rows, came),
+        "examples_per_cpu_second": len(costs) / spent,
     }
 
 
-def measure(case: str, method: str, count: int, seed: int) -> Found:
-    budget, make = CASES[case]
-    costs = make(count, seed)
-    start = time.process_time()
-    rows, pushes = METHODS[method](costs, budget)
-    spent = time.process_time() - start
-    assert sorted(i for row in rows for i in row) == list(range(count))
-    found = {"eff": efficiency(costs, budget, rows), "speed": count / spent}
-    if pushes:
-        steady = rows[: sum(map(bool, pushes))]
-        found |= {"steady": efficiency(costs, budget, steady), **waits(rows, pushes)}
-    return found
+def whole(mix: Mix, costs: Costs, run: Callable[[], Rows]) -> dict[str, float]:
+    rows, spent = seconds(run)
+    checked(len(costs), rows)
+    over = over_budget(costs, mix.budget, rows)
+    share = {} if over else {"share_of_bound": volume(costs, mix.budget, rows) / len(rows)}
+    speed = {"examples_per_cpu_second": len(costs) / spent}
+    return {**share, "rows": len(rows), "rows_over_budget": over, **speed}
 
 
-def main() -> None:
+def median(runs: list[dict[str, float]]) -> dict[str, float]:
+    return sorted(runs, key=lambda run: run["share_of_bound"])[(len(runs) - 1) // 2]
+
+
+def streaming(options: argparse.Namespace) -> Iterator[Found]:
+    """Packer and the peers that take a stream; peers run on the first seed."""
+    for mix in MIXES.values():
+        draws = [mix.draw(options.examples, seed) for seed in range(options.seeds)]
+        runs = [stream(mix, costs, partial(push_all, mix, list(costs))) for costs in draws]
+        yield Found(f"{mix.name}, Packer, pool {POOL}", median(runs))
+        costs, few = draws[0], draws[0][: options.examples // 10]
+        fast = partial(peers.knapsack, costs, mix.budget, POOL, peers.solve_compiled)
+        found = stream(mix, costs, fast)
+        _, spent = seconds(partial(peers.knapsack, few, mix.budget, POOL, peers.solve_numpy))
+        speed = {"examples_per_cpu_second": len(few) / spent}  # of the published form
+        yield Found(f"{mix.name}, knapsack of fixed weight, pool {POOL}", found | speed)
+        if installed("grain"):
+            for kind in ("FirstFit", "BestFit"):
+                run = partial(peers.grain, costs, mix.budget, kind)
+                yield Found(f"{mix.name}, grain {kind}, {peers.BINS} bins", whole(mix, costs, run))
+        padding, rows = peers.padded(costs, mix.budget)
+        held = {"share_of_bound": volume(costs, mix.budget, [[*range(len(costs))]]) / rows}
+        yield Found(f"{mix.name}, padded batches of {peers.BATCH}", held | {"rows": rows, "padding": padding})
+
+
+def offline(options: argparse.Namespace) -> Iterator[Found]:
+    """`plan_rows` on the whole data set, and beside TRL on fewer: it copies the tokens."""
+    for mix in MIXES.values():
+        for count in sorted({options.offline, options.examples}, reverse=True):
+            draws = [mix.draw(count, seed) for seed in range(options.seeds)]
+            runs = [whole(mix, costs, partial(planned, mix, costs)) for costs in draws]
+            yield Found(f"{mix.name}, plan_rows, {count:,} examples", median(runs))
+        if installed("trl"):
+            costs = mix.draw(options.examples, 0)
+            for name, batch in (("at once", len(costs)), ("by 1,000", 1000)):
+                run = partial(peers.trl, costs, mix.budget, batch)
+                yield Found(f"{mix.name}, TRL bfd, tokens only, {name}", whole(mix, costs, run))
+
+
+def planned(mix: Mix, costs: Costs) -> Rows:
+    return plan_rows(costs, mix.budget).rows
+
+
+@cache
+def installed(peer: str) -> bool:
+    if find_spec(peer) is None:
+        print(f"{peer} is left out; to run it: pip install 'hedgerow[bench]'", file=sys.stderr)
+        return False
+    return True
+
+
+def compare(examples: int, seed: int) -> tuple[str, int, int]:
+    mix = random_mix(seed)
+    costs = mix.draw(examples, seed)
+    own, _ = push_all(mix, list(costs))
+    other, _ = peers.knapsack(costs, BOTH, POOL, peers.solve_compiled)
+    checked(examples, own)
+    if over_budget(costs, BOTH, own):
+        raise AssertionError(f"{mix}: a row breaks the budget")
+    return str(mix), len(own), len(checked(examples, other))
+
+
+def at_random(options: argparse.Namespace) -> Iterator[Found]:
+    """Rows of Packer beside rows of the knapsack, the flush among them, on mixes drawn at random."""
+    with ProcessPoolExecutor(options.jobs) as pool:
+        runs = list(pool.map(partial(compare, options.examples), range(options.random)))
+    change = np.array([own / other - 1.0 for _, own, other in runs]) * 100
+    for place in np.argsort(-change)[:3]:
+        name, own, other = runs[place]
+        print(f"  most rows: {own:,} against {other:,} on {name}", file=sys.stderr)
+    counts = {"fewer_rows": change < 0, "as_many_rows": change == 0, "more_rows": change > 0}
+    spread = {
+        f"change_p{share}": float(np.percentile(change, share)) for share in (0, 5, 25, 50, 75, 95, 100)
+    }
+    values = {name: float(mask.sum()) for name, mask in counts.items()} | spread
+    units = dict.fromkeys(counts, "mixes") | dict.fromkeys(spread, "% of its rows")
+    case = f"{len(runs)} random mixes of {options.examples:,}, Packer against knapsack of fixed weight"
+    yield Found(case, values, units)
+
+
+def balance(options: argparse.Namespace) -> Iterator[Found]:
+    """Ranks that take one row a step: what the slowest takes over the mean, by the FLOPs of a model of 8B."""
+    mix = MIXES["W2"]
+    costs, kinds = mix.draw(options.offline, 0), mix.kinds(options.offline, 0)
+    rows = plan_epoch(costs, mix.budget, seed=0, epoch=0, pool=POOL).rows
+    flops = per_row(rows, MOLMO2_8B(costs))
+    samples = per_row(rows, np.eye(len(mix.parts), dtype=np.int64)[kinds])  # a task is a kind of example
+    for ranks in (ranks for ranks in RANKS if ranks <= len(rows)):
+        order, spent = seconds(partial(arrange, flops, samples, ranks, seed=0, epoch=0))
+        for name, placed in (("as packed", np.arange(len(rows))), ("arranged", order)):
+            slowest = spread(flops[placed], ranks)
+            steps = samples[placed][: len(slowest) * ranks].reshape(len(slowest), ranks, -1).sum(1)
+            off = excess(steps, samples.sum(0) / samples.sum())
+            values = {"max_over_mean": slowest.mean(), "max_over_mean_p95": np.percentile(slowest, 95)}
+            values |= {"max_over_mean_worst": slowest.max(), "steps_off_mixture": (off > 0).mean()}
+            values |= {"rows_per_cpu_second": len(rows) / spent} if name == "arranged" else {}
+            units = dict.fromkeys(values, "ratio")
+            units |= {"steps_off_mixture": "share", "rows_per_cpu_second": "rows/s"}
+            case = f"W2, {ranks} ranks, {len(slowest):,} steps, {name}"
+            yield Found(case, {metric: float(value) for metric, value in values.items()}, units)
+
+
+def large(options: argparse.Namespace) -> Iterator[Found]:
+    """`plan_rows` on millions of examples; memory is the most this process ever held, its data included."""
+    costs = MIXES["W2"].draw(options.large, 0)
+    start = time.perf_counter()
+    plan, spent = seconds(partial(plan_rows, costs, BOTH))
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    values = {"share_of_bound": volume(costs, BOTH, [range(len(costs))]) / len(plan.rows)}
+    values |= {"rows": len(plan.rows), "seconds": took, "cpu_seconds": spent, "peak_memory": peak}
+    units = {**UNITS, "seconds": "s", "cpu_seconds": "s", "peak_memory": "GiB"}
+    yield Found(f"W2, plan_rows, {len(costs):,} examples", values, units)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Found]]] = {
+    "streaming": streaming,
+    "offline": offline,
+    "random": at_random,
+    "balance": balance,
+}
+
+
+def warm() -> None:
+    """Run everything once: what is compiled is compiled, what is imported is there."""
+    for mix in MIXES.values():
+        costs = mix.draw(500, 0)
+        push_all(mix, list(costs))
+        planned(mix, costs)
+        peers.knapsack(costs, mix.budget, POOL, peers.solve_compiled)
+        if find_spec("trl"):
+            peers.trl(costs, mix.budget, len(costs))
+        if find_spec("grain"):
+            peers.grain(costs, mix.budget, "FirstFit")
+
+
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--examples", type=int, default=10_000)
-    parser.add_argument("--seeds", type=int, default=3, help="figures are medians over this many")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--examples", type=int, default=20_000, help="of a stream, of a random mix, for TRL")
+    parser.add_argument("--offline", type=int, default=100_000, help="examples that are planned at once")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--random", type=int, default=20, help="mixes drawn at random")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes for the random mixes")
+    parser.add_argument("--large", type=int, nargs="?", const=10_000_000, help="plan this many, nothing else")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    return options
+
+
+def main() -> None:
+    options = read_options()
+    warm()
+    parts = [large] if options.large else [PARTS[name] for name in options.parts or PARTS]
     results = []
-    if not options.json:
-        print(f"{'case':5}{'method':38}" + "".join(f"{metric:>15}" for metric in UNITS))
-    for case in CASES:
-        for method in METHODS:
-            runs = [measure(case, method, options.examples, seed) for seed in range(options.seeds)]
-            found = {name: statistics.median(run[name] for run in runs) for name in UNITS if name in runs[0]}
-            results += [
-                {"case": f"{case}, {method}", "metric": name, "value": value, "unit": UNITS[name]}
-                for name, value in found.items()
-            ]
+    for part in parts:
+        if not options.json:
+            print(f"\n{part.__doc__.splitlines()[0]}")
+        for found in part(options):
+            results += found.results()
             if not options.json:
-                print(f"{case:5}{method:38}" + "".join(f"{shown(found.get(name)):>15}" for name in UNITS))
+                print(line(found), flush=True)
     if options.json:
         print(json.dumps({"results": results}))
 
 
-def shown(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if value <= 1 else f"{value:,.0f}"
+def line(found: Found) -> str:
+    figures = "  ".join(f"{metric} {shown(value)}" for metric, value in found.values.items())
+    return f"{found.case:44}  {figures}"
+
+
+def shown(value: float) -> str:
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -112,6 +112,10 @@ def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, fo
     assert (code, out.splitlines()) == (0, [out.strip()])
     assert re.fullmatch(r".*/run/model: 4 steps on 4 examples, \d+ s\n", out)
     assert "step 4/4" in err
+    code, out, _ = hedgerow("train", recipe, "--json")  # it is done: nothing is trained again
+    found = json.loads(out)
+    assert (code, found["steps"], found["examples"], found["dropped"]) == (0, 4, 4, [])
+    assert found["model"] == str(tmp_path / "run" / "model")
     assert {task for line in metrics(tmp_path / "run") for task in line["tasks"]} == TASKS
 
     code, out, err = hedgerow("eval", recipe, "--json")
@@ -140,8 +144,48 @@ def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, fo
     assert (code, out) == (0, f"{page}: 4 trees, 1 packed rows\n")
     assert "Point at the square" in re.sub(r"<[^>]*>", "", page.read_text()).replace("&lt;", "<")
     page.unlink()
-    assert hedgerow("data", "view", folder / "mine.jsonl", "--out", page)[0] == 0
+    code, out, _ = hedgerow("data", "view", folder / "mine.jsonl", "--out", page, "--json")
+    assert code == 0
+    assert json.loads(out) | {"rows": 1} == {"page": str(page), "trees": 4, "rows": 1, "dropped": []}
     assert page.stat().st_size > 10_000
+
+
+def test_data_are_planned_with_and_without_a_recipe(hedgerow, folder, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # facts of media are kept in runs/plan
+    mine, page = folder / "mine.jsonl", tmp_path / "plan.html"
+    code, out, err = hedgerow("data", "plan", mine, "--out", page)
+    assert (code, err) == (0, "")
+    assert out.startswith("RECOMMENDATION\nFor 4 examples: a budget of ")
+    for kind in ("text", "image", "several images", "video"):
+        assert re.search(rf"^{kind} +1 ", out, re.MULTILINE)
+    assert "Recommendation" in page.read_text()
+
+    code, out, err = hedgerow("data", "plan", "--recipe", recipe, "--packing.budget.tokens", "512", "--json")
+    assert (code, err) == (0, "")
+    own, best = json.loads(out)["fits"]
+    assert (own["name"], own["budget"]["tokens"], best["name"]) == ("recipe", 512, "recommended")
+
+    code, out, _ = hedgerow("data", "plan", mine, mine, "--recipe", recipe, "--rows_per_step", "2", "--json")
+    assert (code, json.loads(out)["examples"]) == (0, 8)
+    assert json.loads(out)["files"] == [str(mine)] * 2
+
+
+def test_a_plan_names_what_is_bad(hedgerow, folder, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = spoil(folder, tmp_path)
+    data = write_lines(
+        tmp_path / "bad.jsonl", [users_trees()[3], bad["missing media"][0], bad["too long"][0]]
+    )
+    code, out, _ = hedgerow(
+        "data", "plan", data
+    )  # without a recipe the bad are left out; nothing is too long
+    assert code == 0
+    assert f"{data}:2" in out.split("DROPPED")[1]
+    assert f"{data}:3" not in out
+    code, out, _ = hedgerow("data", "plan", data, "--recipe", recipe, "--data.on_bad", "skip")
+    assert code == 0
+    assert re.search(rf"^{data}:3 +tokens \d+ > 400$", out, re.MULTILINE)
+    assert refused(hedgerow("data", "plan", data, "--recipe", recipe)).startswith(f"{data}:2: ")
 
 
 def spoil(folder, to):
@@ -180,7 +224,7 @@ def spoil(folder, to):
         ),
         "too long": (
             shown("l", [], asked("Say it.", "again " * 400)),
-            "l: tokens .* > 400 of a row; raise the budget",
+            "l: tokens .* > 400 of a row .*; raise packing.budget, or set packing.oversize",
         ),
         "no JSON": ('{"id": "x"', "not JSON .*; write one object a line"),
     }
@@ -235,7 +279,8 @@ def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedger
     places = [f"{data}:{number}" for number in (2, 4, 6, 8, 9, 10, 11, 12)]
 
     assert hedgerow("train", recipe, "--out", tmp_path / "clean")[0] == 0
-    flags = ("--data.train.0.path", data, "--data.evaluate", data, "--data.on_bad", "skip")
+    skip = ("--data.on_bad", "skip", "--packing.oversize", "drop")
+    flags = ("--data.train.0.path", data, "--data.evaluate", data, *skip)
     code, out, _ = hedgerow("train", recipe, *flags, "--out", tmp_path / "mixed")
     assert code == 0
     assert "4 steps on 4 examples, 8 dropped" in out
@@ -252,7 +297,7 @@ def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedger
     assert hedgerow("verify", recipe, *flags, "--out", tmp_path / "mixed")[0] == 0
 
     page = tmp_path / "page.html"
-    code, out, _ = hedgerow("data", "view", data, "--recipe", recipe, "--data.on_bad", "skip", "--out", page)
+    code, out, _ = hedgerow("data", "view", data, "--recipe", recipe, *skip, "--out", page)
     assert code == 0
     assert f"{page}: 4 trees, 1 packed rows, 8 dropped" in out
     for place in places:
@@ -322,10 +367,16 @@ def test_pixels_that_turn_out_bad_are_left_out_named_and_cost_nobody_else(hedger
             ("data", "view", "DATA", "--steps", "3"),
             "--steps changes a recipe, and none is given; add --recipe",
         ),
+        (("data", "plan"), "nothing to plan for; name a JSONL file of trees, or --recipe FILE"),
+        (("data", "plan", "gone.jsonl"), "gone.jsonl: cannot be read"),
+        (("data", "plan", "DATA", "--steps", "3"), "--steps changes a recipe, and none is given; add --rec"),
+        (("data", "plan", "DATA", "--recipe", "RECIPE", "--steps"), "--steps has no value"),
+        (("data", "plan", "DATA", "--out", "FOLDER"), "FOLDER.*; give a path that can be used"),
         (("data", "view", "DATA", "--out", "FOLDER"), "FOLDER.*; give a path that can be used"),
     ],
 )
-def test_a_bad_command_is_one_line(hedgerow, recipe, folder, tmp_path, words, why):
+def test_a_bad_command_is_one_line(hedgerow, recipe, folder, tmp_path, monkeypatch, words, why):
+    monkeypatch.chdir(tmp_path)
     names = {"RECIPE": recipe, "DATA": folder / "mine.jsonl", "FOLDER": tmp_path}
     message = refused(hedgerow(*(names.get(word, word) for word in words)))
     assert re.search(why.replace("FOLDER", re.escape(str(tmp_path))), message)

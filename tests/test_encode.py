@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from hedgerow import visibility
 from hedgerow.content import Image, Point, Points, Subtitle, Text, Tracks, Video
-from hedgerow.data.index import MediaFacts
+from hedgerow.data.facts import MediaFacts
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError, MediaError
 from hedgerow.grounding.codec import parse
 from hedgerow.linearize import arrange
-from hedgerow.sequence import Budget, Row
+from hedgerow.sequence import Budget, Cost, Row
 from hedgerow.testing import TINY_VISION, tiny_encoder, write_mp4, write_png
 from hedgerow.text import ChatFormat, ChatML, load_tokenizer
 from hedgerow.tree import Branch, Message, MessageTree
@@ -274,6 +274,16 @@ def expected(tree, encoder, *, preset="molmo2", scale=None):
     }
 
 
+def check_survey(encoder, tree, sequence):
+    survey = encoder.survey(tree)
+    assert survey.cost == sequence.cost
+    assert survey.tasks == tuple(sample.task for sample in sequence.samples)
+    assert survey.weight == pytest.approx(float(sequence.weight.sum(dtype=np.float64)), rel=1e-6)
+    costs = encoder.node_costs(tree)
+    assert [cost["tokens"] for cost in costs] == list(encoder.lengths(tree))
+    assert sum(costs, Cost()) == sequence.cost
+
+
 def check(tree, encoder, **options):
     sequence, wanted = encoder(tree), expected(tree, encoder, **options)
     for name in ("tokens", "position", "order", "end", "group", "slot", "source", "target", "sample"):
@@ -287,6 +297,7 @@ def check(tree, encoder, **options):
     seen = visibility.dense(sequence.order, sequence.end, sequence.group)
     assert dict(sequence.cost) == wanted["cost"] | {"pairs": seen.sum()}
     assert encoder.measure(tree) == sequence.cost
+    check_survey(encoder, tree, sequence)
     assert sum(encoder.lengths(tree)) == len(sequence)
     assert sequence.reference is None
     if not tree.media:

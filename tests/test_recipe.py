@@ -7,6 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from hedgerow.attention.register import BACKENDS
+from hedgerow.data.mixture import DataSet, Rates
+from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.recipe import Model, Recipe, Weights, load_recipe
 from hedgerow.weights.rules import sample_weight
@@ -72,6 +74,54 @@ def test_an_override_is_relative_to_the_working_directory(write):
     assert recipe.data.train[0].path == Path.cwd() / "z.jsonl"
 
 
+MIXED = """
+data:
+  train:
+    - {path: a.jsonl, group: seen, cap: 100}
+    - {path: b.jsonl, group: said, factor: 1.5}
+  groups: {seen: 0.3, said: 0.8}
+  epoch: 500
+  workers: 2
+  transforms:
+    templates: {pointing: ["Point to {label}.", "{text}"]}
+    shuffle_options: true
+    fps: [1, 2]
+    high_resolution: {probability: 0.3}
+    shuffle_branches: true
+model: {spec: {}}
+vision: {crop_size: 84, patch_size: 7}
+packing: {window: 4096, balance: true, oversize: shorten}
+steps: 10
+"""
+
+
+def test_a_mixture_and_transforms_are_read_and_written(write, tmp_path):
+    recipe = load_recipe(write(MIXED), {"data.transforms.high_resolution.max_crops": "12"})
+    assert recipe.data.train == (
+        DataSet(tmp_path / "a.jsonl", group="seen", cap=100),
+        DataSet(tmp_path / "b.jsonl", group="said", factor=1.5),
+    )
+    assert recipe.data.rates == Rates({"seen": 0.3, "said": 0.8}, 500)
+    assert recipe.data.transforms == Transforms(
+        shuffle_options=True,
+        templates={"pointing": ("Point to {label}.", "{text}")},
+        fps=(1.0, 2.0),
+        high_resolution=HighResolution(0.3, 12),
+        shuffle_branches=True,
+    )
+    assert (recipe.packing.window, recipe.packing.balance, recipe.packing.oversize) == (4096, True, "shorten")
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(again) == recipe
+
+
+def test_by_default_an_epoch_is_every_example_as_it_is(write):
+    recipe = load_recipe(write(SMALL))
+    assert not recipe.data.rates.govern(recipe.data.train)
+    assert not recipe.data.transforms
+    assert (recipe.packing.window, recipe.packing.balance, recipe.packing.oversize) == (None, False, "raise")
+
+
 def test_without_out_a_run_is_named_after_its_file_and_the_shipped_tokenizer_stays(write):
     recipe = load_recipe(write(SMALL))
     assert recipe.out == Path("runs/run")
@@ -119,6 +169,29 @@ def test_dotted_overrides_reach_everything(write):
         ("weights: {preset: molmo}", "weights.preset: Input should be 'molmo2', 'molmo2_code' or 'uniform'"),
         ("weights: {scale: {qa: -1}}", "weights.scale.qa: Input should be greater than or equal to 0"),
         ("optimizer: {language: {lr: .nan}}", "optimizer.language.lr: Input should be a finite number"),
+        (
+            "data: {train: [{path: /a, group: b}]}",
+            "data: /a is of group 'b', and no group has a rate; give data.groups",
+        ),
+        (
+            "data: {train: [{path: a, cap: 0}]}",
+            "data.train.0.cap: Input should be greater than or equal to 1",
+        ),
+        (
+            "data: {train: [{path: a, gruop: b}]}",
+            "data.train.0.gruop: unknown key 'gruop'; did you mean 'group'?",
+        ),
+        ("data: {train: [{path: a}], groups: {b: 0}}", "data.groups.b: Input should be greater than 0"),
+        (
+            "data: {train: [{path: a}], transforms: {high_resolution: {probabilty: .3}}}",
+            "data.transforms.high_resolution.probabilty: unknown key 'probabilty'; did you mean",
+        ),
+        (
+            "data: {train: [{path: a}], transforms: {templates: {qa: ['{lable}']}}}",
+            "data.transforms.templates: '{lable}' has a place {lable}; known are {label} and {text}",
+        ),
+        ("packing: {oversize: cut}", "packing.oversize: Input should be 'raise', 'drop' or 'shorten'"),
+        ("packing: {window: 0}", "packing.window: Input should be greater than 0"),
         ("steps: 0", "steps: Input should be greater than 0 (given: 0)"),
         ("steps: many", "steps: Input should be a valid integer"),
         ("data: {train: []}", "data.train: Tuple should have at least 1 item"),

@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from hedgerow.data.index import Examples, MediaFacts
+from hedgerow.data.facts import MediaFacts
+from hedgerow.data.index import Examples
+from hedgerow.data.measure import Maker, Progress
+from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
 from hedgerow.models.assemble import build, load
@@ -17,6 +20,7 @@ from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
 
 logging.disable_progress_bar()  # a run has its own
+_MOST_WORKERS = 16  # each holds a tokenizer and the facts
 MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
 
 
@@ -40,18 +44,36 @@ def budget_of(recipe: Recipe) -> Budget:
     return Budget(tokens=recipe.packing.budget.tokens, crops=recipe.packing.budget.crops)
 
 
-def training_examples(recipe: Recipe, encoder: Encoder) -> Examples:
+def training_examples(recipe: Recipe, encoder: Encoder, *, progress: Progress | None = None) -> Examples:
     """Index the training data of a recipe.
+
+    Args:
+        recipe: names the data, the mixture and the transforms.
+        encoder: measures the trees.
+        progress: called with how many trees are measured, and how many there are.
 
     Raises:
         DataError: an example is bad and `on_bad` is raise, or none is left.
+        BudgetError: an example holds more than a row and `oversize` is raise.
     """
-    paths = [(source.path, source.repeat) for source in recipe.data.train]
-    return _indexed(recipe, encoder, paths, budget=budget_of(recipe))
+    maker = maker_of(recipe, encoder)
+    return _indexed(recipe.data.train, maker, recipe, rates=recipe.data.rates, progress=progress)
+
+
+def maker_of(recipe: Recipe, encoder: Encoder) -> Maker:
+    """Make what turns lines into the trees a recipe trains on."""
+    return Maker(
+        encoder,
+        seed=recipe.seed,
+        transforms=recipe.data.transforms,
+        budget=budget_of(recipe),
+        oversize=recipe.packing.oversize,
+        on_bad=recipe.data.on_bad,
+    )
 
 
 def evaluation_examples(recipe: Recipe, encoder: Encoder) -> Examples:
-    """Index the evaluation data of a recipe; a tree may hold more than a row.
+    """Index the evaluation data of a recipe as they are; a tree may hold more than a row.
 
     Raises:
         RecipeError: the recipe names none.
@@ -59,16 +81,29 @@ def evaluation_examples(recipe: Recipe, encoder: Encoder) -> Examples:
     """
     if not recipe.data.evaluate:
         raise RecipeError("the recipe has no data.evaluate; name a JSONL file of trees with answers")
-    return _indexed(recipe, encoder, [(path, 1) for path in recipe.data.evaluate], budget=None)
+    sets = [DataSet(path) for path in recipe.data.evaluate]
+    return _indexed(sets, Maker(encoder, on_bad=recipe.data.on_bad), recipe)
 
 
 def _indexed(
-    recipe: Recipe, encoder: Encoder, paths: Listing[tuple[Path, int]], *, budget: Budget | None
+    sets: Listing[DataSet],
+    maker: Maker,
+    recipe: Recipe,
+    *,
+    rates: Rates | None = None,
+    progress: Progress | None = None,
 ) -> Examples:
-    examples = Examples.read(paths, encoder, budget=budget, on_bad=recipe.data.on_bad)
-    if isinstance(encoder.facts, MediaFacts):
-        encoder.facts.save()
+    workers = recipe.data.workers or _cores()
+    examples = Examples.read(sets, maker, rates=rates, workers=workers, progress=progress)
+    examples.save_facts()
     return examples
+
+
+def _cores() -> int:
+    """How many processes may measure: this machine's cores, shared by the processes that train on it."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), _MOST_WORKERS)
 
 
 def build_model(recipe: Recipe) -> Molmo2:

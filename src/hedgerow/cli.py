@@ -1,12 +1,17 @@
 """The command line. Heavy modules are imported by the verb that needs them, so that help is instant."""
 
+import dataclasses
+import itertools
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hedgerow.errors import CheckError, HedgerowError, RecipeError
+
+if TYPE_CHECKING:
+    from hedgerow.recipe import Recipe
 
 try:
     from cyclopts import App, CycloptsError, Parameter
@@ -50,7 +55,11 @@ def demo(
 
 @app.command
 def train(
-    recipe: Path, /, *overrides: Overrides, fresh: Annotated[bool, Parameter(negative="")] = False
+    recipe: Path,
+    /,
+    *overrides: Overrides,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train as a recipe says; a run that was cut off goes on where it was.
 
@@ -66,7 +75,7 @@ def train(
 
     result = run(load_recipe(recipe, _overrides(overrides)), fresh=fresh)
     if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one speaks
-        print(result)
+        print(_fields(result) if as_json else result)
 
 
 @app.command(name="eval")
@@ -87,7 +96,12 @@ def evaluate(recipe: Path, /, *overrides: Overrides, as_json: AsJson = False) ->
 
 @data.command
 def view(
-    file: Path, /, *overrides: Overrides, recipe: Path | None = None, out: Path = Path("view.html")
+    file: Path,
+    /,
+    *overrides: Overrides,
+    recipe: Path | None = None,
+    out: Path = Path("view.html"),
+    as_json: AsJson = False,
 ) -> None:
     """Write trees and packed rows of a JSONL file as one HTML page.
 
@@ -100,14 +114,43 @@ def view(
     out
         The page to write.
     """
-    from hedgerow.recipe import load_recipe
     from hedgerow.report.view import view_file
 
-    changed = _overrides(overrides)
-    if recipe is None and changed:
-        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
-    settings = None if recipe is None else load_recipe(recipe, changed)
-    print(view_file(file, settings, out=out))
+    result = view_file(file, _settings(recipe, overrides), out=out)
+    print(_fields(result) if as_json else result)
+
+
+@data.command
+def plan(
+    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    recipe: Path | None = None,
+    out: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell lengths by kind, which budgets and pool suit the data, and what packing saves. Decodes no pixel.
+
+    Parameters
+    ----------
+    files
+        Trees in the native format; none takes the training data of the recipe.
+    recipe
+        The recipe whose tokenizer, vision settings, budget and mixture are used; those of Molmo2 without one.
+    out
+        An HTML page to write as well.
+    """
+    from hedgerow.report.plan import plan_files
+    from hedgerow.report.plan_page import sections, write_plan
+    from hedgerow.report.terminal import measuring, print_sections
+
+    named = list(itertools.takewhile(lambda word: not word.startswith("--"), files))
+    settings = _settings(recipe, files[len(named) :])
+    result = plan_files([Path(word) for word in named], settings, progress=measuring())
+    if out is not None:
+        write_plan(result, out)
+    if as_json:
+        print(json.dumps(result.to_dict()))
+    else:
+        print_sections(sections(result))
 
 
 @app.command
@@ -144,6 +187,20 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}; give a path that can be used", code=2)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
+
+
+def _settings(recipe: Path | None, words: tuple[str, ...]) -> "Recipe | None":
+    """Load a recipe that need not be given, with its overrides."""
+    from hedgerow.recipe import load_recipe
+
+    changed = _overrides(words)
+    if recipe is None and changed:
+        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
+    return None if recipe is None else load_recipe(recipe, changed)
+
+
+def _fields(result: Any) -> str:
+    return json.dumps(dataclasses.asdict(result), default=str)
 
 
 def _overrides(words: tuple[str, ...]) -> dict[str, str]:

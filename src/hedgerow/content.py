@@ -23,9 +23,13 @@ class Text:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Image:
-    """An image file, seen upright (EXIF orientation applied)."""
+    """An image file, seen upright (EXIF orientation applied).
+
+    `max_crops` is the most overlapping crops of it; None: the processor's.
+    """
 
     path: str
+    max_crops: int | None = Field(default=None, ge=1)
     type: Literal["image"] = "image"
 
 
@@ -43,12 +47,15 @@ class Video:
     """A video file, or the clip of it from `start` to `end` (seconds of the file; both ends are included).
 
     A clip with `start == end` is one frame. All times elsewhere in the tree count from the start of the clip.
+    `fps` frames a second are sampled, `max_frames` at most; None: the processor's.
     """
 
     path: str
     start: float | None = None
     end: float | None = None
     subtitles: tuple[Subtitle, ...] = ()
+    fps: float | None = Field(default=None, gt=0.0)
+    max_frames: int | None = Field(default=None, ge=1)
     type: Literal["video"] = "video"
 
     def __post_init__(self) -> None:

@@ -17,11 +17,13 @@ from hedgerow.grounding.codec import format_points, format_tracks
 from hedgerow.grounding.points import to_fractions
 from hedgerow.linearize import arrange, linearize, vision_first
 from hedgerow.sequence import Cost, Sample, Sequence, VisionInput
-from hedgerow.text import ChatFormat
+from hedgerow.text import ChatFormat, Span
 from hedgerow.tree import Message, MessageTree, Node
 from hedgerow.vision.facts import Facts, probe
 from hedgerow.vision.processor import PATCH, Marks, MediaLayout, VisionProcessor
 from hedgerow.weights.rules import sample_weight
+
+_Said = Text | Points | Tracks
 
 
 @dataclass(slots=True)
@@ -40,6 +42,18 @@ class _Draft:
         self.group.extend([group] * len(tokens))
         self.slot.extend([slot] * len(tokens))
         self.answer.extend([answer] * len(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of a tree before a pixel is decoded.
+
+    `tasks` names the task of each sample, `weight` is the sum over its targets of their loss weights.
+    """
+
+    cost: Cost
+    tasks: tuple[str, ...]
+    weight: float
 
 
 class Encoder:
@@ -100,8 +114,34 @@ class Encoder:
         Raises:
             DataError: as encoding would.
         """
+        return sum(self.node_costs(tree), Cost())
+
+    def node_costs(self, tree: MessageTree) -> tuple[Cost, ...]:
+        """Return what each node costs, in the order of `tree.nodes()`; together they are the tree's cost.
+
+        A node's cost depends on the nodes above it only: without a branch, the others cost the same.
+
+        Raises:
+            DataError: as encoding would.
+        """
         nodes = tree.nodes()
-        return _cost(nodes, self._drafts(tree, nodes))
+        return _node_costs(nodes, self._drafts(tree, nodes))
+
+    def survey(self, tree: MessageTree) -> Survey:
+        """Return the cost, the tasks and the loss weight of a tree, as it will be encoded.
+
+        Raises:
+            DataError: as encoding would.
+        """
+        nodes = tree.nodes()
+        drafts = self._drafts(tree, nodes)
+        samples = self._samples(tree, nodes, drafts)
+        weights = [
+            sample.weight * sum(answer for answer in drafts[node].answer if answer >= 0)
+            for node, sample in samples.items()
+        ]
+        tasks = tuple(sample.task for sample in samples.values())
+        return Survey(_cost(nodes, drafts), tasks, sum(weights))
 
     def lengths(self, tree: MessageTree) -> tuple[int, ...]:
         """Return how many tokens each node of a tree has, in the order of `tree.nodes()`.
@@ -183,9 +223,12 @@ class Encoder:
     def _add_media(
         self, draft: _Draft, message: Message, above: list[tuple[Media, MediaLayout]], group: int
     ) -> int:
+        shown = message.media
+        if not shown:
+            return group
         images = sum(isinstance(item, Image) for item, _ in above + draft.media)
-        several = sum(isinstance(item, Image) for item in message.media) > 1
-        for item in message.media:
+        several = sum(isinstance(item, Image) for item in shown) > 1
+        for item in shown:
             images += isinstance(item, Image)
             label = f"Image {images}" if several and isinstance(item, Image) else None
             layout = self.processor.layout(item, self.facts(item), label=label)
@@ -198,7 +241,7 @@ class Encoder:
                 else:
                     draft.add(self.chat.encode(piece).tokens)
             group += self.processor.groups == "per_image"
-        return group + (self.processor.groups == "message" and bool(message.media))
+        return group + (self.processor.groups == "message")
 
     def _add_text(
         self, draft: _Draft, history: list[Message], number: int, media: list[tuple[Media, MediaLayout]]
@@ -216,13 +259,9 @@ class Encoder:
             draft.add(self.chat.markup(tail))
             return
         whole = 1.0 if message.weight is None else message.weight
-        # A token belongs to the part in which it begins.
-        ends = list(accumulate(len(text) for _, text in said))
-        owner = [min(bisect_right(ends, start), len(said) - 1) for start, _ in span.offsets]
-        for place, run in groupby(zip(owner, span.tokens, strict=True), key=itemgetter(0)):
-            part, _ = said[place]
+        for part, tokens in _shared_out(span, said):
             weight = whole if part.weight is None else whole * part.weight
-            draft.add([token for _, token in run], answer=weight)
+            draft.add(tokens, answer=weight)
         stop, *rest = self.chat.markup(tail)
         draft.add([stop], answer=whole)
         draft.add(rest)
@@ -308,6 +347,17 @@ def _sources(
     return source.astype(np.int32)
 
 
+def _shared_out(span: Span, said: Listing[tuple[_Said, str]]) -> Iterator[tuple[_Said, Listing[int]]]:
+    """Part the tokens of a message by the part in which each begins."""
+    if len(said) == 1:
+        yield said[0][0], span.tokens
+        return
+    ends = list(accumulate(len(text) for _, text in said))
+    owner = [min(bisect_right(ends, start), len(said) - 1) for start, _ in span.offsets]
+    for place, run in groupby(zip(owner, span.tokens, strict=True), key=itemgetter(0)):
+        yield said[place][0], [token for _, token in run]
+
+
 def written(part: Text | Points | Tracks) -> str:
     """Return the text of a part; points and tracks must have been placed."""
     if isinstance(part, Text):
@@ -341,15 +391,18 @@ def _pair(node: Node, nodes: tuple[Node, ...]) -> int:
 
 
 def _cost(nodes: tuple[Node, ...], drafts: list[_Draft]) -> Cost:
-    crops = sum(layout.crops for draft in drafts for _, layout in draft.media)
-    tokens, pairs = 0, 0
+    return sum(_node_costs(nodes, drafts), Cost())
+
+
+def _node_costs(nodes: tuple[Node, ...], drafts: list[_Draft]) -> tuple[Cost, ...]:
+    costs: list[Cost] = []
     above: list[int] = []  # per node: the tokens of its path, itself included
     for node, draft in zip(nodes, drafts, strict=True):
         own = len(draft.tokens)
         before = above[node.parent] if node.parent >= 0 else 0
         above.append(before + own)
-        tokens += own
-        pairs += own * before + own * (own + 1) // 2
+        pairs = own * before + own * (own + 1) // 2
         # A group lies in one message: beyond causality it shows each of its pairs once more.
         pairs += sum(n * (n - 1) // 2 for group, n in Counter(draft.group).items() if group >= 0)
-    return Cost(tokens=tokens, crops=crops, pairs=pairs)
+        costs.append(Cost(tokens=own, crops=sum(layout.crops for _, layout in draft.media), pairs=pairs))
+    return tuple(costs)

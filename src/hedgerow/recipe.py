@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,10 @@ from pydantic import (
     model_validator,
 )
 
+from hedgerow.data.measure import OnBad
+from hedgerow.data.mixture import DataSet, Rates
+from hedgerow.data.oversize import Oversize
+from hedgerow.data.transforms import Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.models.assemble import ModelSpec
 from hedgerow.validation import explain
@@ -38,23 +42,36 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Source(Section):
-    """A JSONL file of trees; each is used `repeat` times in an epoch."""
-
-    path: Path
-    repeat: PositiveInt = 1
-
-
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str | Path) else value
 
 
 class Data(Section):
-    """What is trained on, what is evaluated on, and whether bad examples stop the run or are left out."""
+    """What is trained on and evaluated on, how it is mixed and varied, and what becomes of bad examples.
 
-    train: tuple[Source, ...] = Field(min_length=1)
+    With `groups` (their rates), or a `cap` or `factor` of a set, or `epoch`, an epoch is that many draws (as
+    many as there are examples, without `epoch`); otherwise it is every example. `transforms` are done to what
+    is trained on alone. `on_bad` says whether an example that cannot be read or encoded stops the run or is
+    left out. `workers` processes measure the data, by default one for each core.
+    """
+
+    train: tuple[DataSet, ...] = Field(min_length=1)
     evaluate: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
-    on_bad: Literal["raise", "skip"] = "raise"
+    groups: Mapping[str, PositiveFloat] = {}
+    epoch: PositiveInt | None = None
+    transforms: Transforms = Transforms()
+    on_bad: OnBad = "raise"
+    workers: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _rates_match_the_sets(self) -> "Data":
+        self.rates.govern(self.train)
+        return self
+
+    @property
+    def rates(self) -> Rates:
+        """How often data sets are drawn."""
+        return Rates(self.groups, self.epoch)
 
 
 class Model(Section):
@@ -67,7 +84,7 @@ class Model(Section):
     spec: ModelSpec | None = None
     checkpoint: Path | None = None
     tokenizer: str = "tiny"
-    attention: Literal["dense", "segmented", "auto"] = "auto"
+    attention: Literal["dense", "segmented", "flex", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
 
@@ -95,10 +112,19 @@ class Room(Section):
 
 
 class Packing(Section):
-    """Budget of a row, most examples that wait for a row, data workers, and whether rows are padded."""
+    """How examples become rows.
+
+    `budget` is what a row holds at most. `pool` examples wait for a row at most; with `window` instead that
+    many are planned at a time. `balance` arranges rows so that all processes have as much to compute.
+    `oversize` examples, larger than a row, stop the run, are left out, or are shortened by whole branches.
+    `workers` processes decode. `pad` fills rows up to the budget.
+    """
 
     budget: Room = Room()
     pool: PositiveInt = 48
+    window: PositiveInt | None = None
+    balance: bool = False
+    oversize: Oversize = "raise"
     workers: NonNegativeInt = 0
     pad: bool = False
 
@@ -350,7 +376,7 @@ def _names(kind: Any) -> set[str]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         kinds = {name: field.annotation for name, field in kind.model_fields.items()}
     elif dataclasses.is_dataclass(kind):
-        kinds = {field.name: None for field in dataclasses.fields(kind)}
+        kinds = get_type_hints(kind)
     else:
         return {name for inner in get_args(kind) for name in _names(inner)}
     return {*kinds, *(name for inner in kinds.values() for name in _names(inner))}

@@ -32,6 +32,14 @@ class Amounts(Mapping[str, int]):
     def __getitem__(self, name: str) -> int:
         return self._items[name]
 
+    @overload  # type: ignore[override]  # amounts only
+    def get(self, name: str, default: None = None, /) -> int | None: ...
+    @overload
+    def get(self, name: str, default: int, /) -> int: ...
+    def get(self, name: str, default: int | None = None, /) -> int | None:
+        """Return an amount, or what is given instead; packers ask a hundred thousand times a second."""
+        return self._items.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
@@ -197,6 +205,28 @@ class VisionInput:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blocks:
+    """Which key blocks each block of queries sees, n x n blocks; for block-sparse attention kernels.
+
+    Blocks are over physical positions. Columns after the first `count` of an index are the other blocks.
+
+    | field | dtype, shape | meaning |
+    |---|---|---|
+    | size | int | positions of a block; n = ceil(N / size) |
+    | kv_count | int32 [n] | how many key blocks are seen in part |
+    | kv_index | int32 [n, n] | those, ascending |
+    | full_count | int32 [n] | how many key blocks are seen whole |
+    | full_index | int32 [n, n] | those, ascending |
+    """
+
+    size: int
+    kv_count: Array
+    kv_index: Array
+    full_count: Array
+    full_index: Array
+
+
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Sequence:
     """One encoded tree.
@@ -245,7 +275,10 @@ class Sequence:
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
 class Row:
-    """Sequences packed side by side; fields as in `Sequence`, `examples` and `lengths` tell them apart."""
+    """Sequences packed side by side; fields as in `Sequence`, `examples` and `lengths` tell them apart.
+
+    `blocks` is None until `hedgerow.visibility.summary` made it, in the data worker.
+    """
 
     examples: tuple[str, ...]
     lengths: tuple[int, ...]
@@ -264,6 +297,7 @@ class Row:
     budget: Budget
     vision: VisionInput | None = None
     reference: Array | None = None
+    blocks: Blocks | None = None
 
     @classmethod
     def join(cls, sequences: Listing[Sequence], budget: Budget, *, pad: bool = False) -> "Row":
@@ -301,7 +335,10 @@ class Row:
         return len(self.tokens)
 
     def to(self, device: Any) -> "Row":
-        """Return the row with torch tensors on a device: indices int64, weights float32, crops uint8."""
+        """Return the row with torch tensors on a device: indices int64, weights float32, crops uint8.
+
+        Blocks stay int32.
+        """
         import torch
 
         def moved(array: Array) -> Array:
@@ -311,18 +348,26 @@ class Row:
             tensor = tensor.long() if tensor.dtype == torch.int32 else tensor
             return tensor.to(device, non_blocking=True)
 
-        return _map_arrays(self, moved)
+        row = _map_arrays(self, moved)
+        small = _map_blocks(self.blocks, lambda array: torch.as_tensor(array).to(device, non_blocking=True))
+        return dataclasses.replace(row, blocks=small)
 
     def pin_memory(self) -> "Row":
         """Return the row with tensors in pinned memory; `torch.utils.data.DataLoader` calls it."""
-        return _map_arrays(self.to("cpu"), lambda array: None if array is None else array.pin_memory())
+        row = _map_arrays(self.to("cpu"), lambda array: None if array is None else array.pin_memory())
+        return dataclasses.replace(row, blocks=_map_blocks(row.blocks, lambda array: array.pin_memory()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name; vision becomes `vision_crops`, `vision_pooling`, `vision_grids`."""
+        """Return the fields by name; vision becomes `vision_crops`, `vision_pooling`, `vision_grids`.
+
+        In the same way blocks become `blocks_kv_count` and so on.
+        """
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        vision = found.pop("vision")
+        vision, blocks = found.pop("vision"), found.pop("blocks")
         if vision is not None:
             found |= {f"vision_{name}": getattr(vision, name) for name in _VISION_ARRAYS}
+        if blocks is not None:
+            found |= {f"blocks_{name}": getattr(blocks, name) for name in _BLOCK_ARRAYS}
         return found
 
     def __repr__(self) -> str:
@@ -345,6 +390,7 @@ _ARRAYS = (
     "source", "target", "weight", "sample", "reference",
 )  # fmt: skip
 _VISION_ARRAYS = ("crops", "pooling", "grids")
+_BLOCK_ARRAYS = ("kv_count", "kv_index", "full_count", "full_index")
 
 
 def _map_arrays(row: Row, change: Any) -> Row:
@@ -354,6 +400,12 @@ def _map_arrays(row: Row, change: Any) -> Row:
             vision, **{name: change(getattr(vision, name)) for name in _VISION_ARRAYS}
         )
     return dataclasses.replace(row, vision=vision, **{name: change(getattr(row, name)) for name in _ARRAYS})
+
+
+def _map_blocks(blocks: Blocks | None, change: Any) -> Blocks | None:
+    if blocks is None:
+        return None
+    return dataclasses.replace(blocks, **{name: change(getattr(blocks, name)) for name in _BLOCK_ARRAYS})
 
 
 def _join_tokens(sequences: Listing[Sequence], starts: Array, filler: int) -> dict[str, Array]:

@@ -1,19 +1,32 @@
 """The index knows what every example costs, keeps what is good, and names what is not."""
 
+import gc
 import json
-import os
+import multiprocessing
 import pickle
+import signal
 
+import numpy as np
 import pytest
 
-from hedgerow.content import Image, Video
-from hedgerow.data import index
-from hedgerow.data.index import Dropped, Examples, Line, MediaFacts, located
+from hedgerow.data import measure as module
+from hedgerow.data.facts import MediaFacts
+from hedgerow.data.index import Examples
+from hedgerow.data.lines import Dropped, Line, located
+from hedgerow.data.measure import Maker
+from hedgerow.data.mixture import DataSet, Rates
+from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import BudgetError, DataError, MediaError
 from hedgerow.sequence import Budget, Sequence
 from hedgerow.testing import tiny_encoder, write_jsonl, write_mp4, write_png
 from hedgerow.tree import read_trees
-from hedgerow.vision.facts import ImageFacts, VideoFacts
+
+
+def read(*sets, encoder=None, rates=None, workers=1, progress=None, **options):
+    """Index files; each is a path, or a path with its number of repeats."""
+    sets = [DataSet(*one) if isinstance(one, tuple) else DataSet(one) for one in sets]
+    maker = Maker(encoder or tiny_encoder(), **options)
+    return Examples.read(sets, maker, rates=rates, workers=workers, progress=progress)
 
 
 def line(name, answer="yes", *media):
@@ -40,22 +53,22 @@ def data(tmp_path):
 
 
 def test_costs_are_those_of_the_encoded_trees_and_lines_are_where_they_stand(data):
-    examples = Examples.read([(data, 1)], tiny_encoder())
+    examples = read(data)
     assert [str(place) for place in examples.lines] == [f"{data}:2", f"{data}:4", f"{data}:5"]
-    assert [examples.tree(n).id for n in range(len(examples))] == ["one", "two", "three"]
-    assert [examples.tree(n) for n in range(3)] == list(read_trees(data))
-    assert list(examples.costs) == [examples.encode(n).cost for n in range(3)]
-    assert [cost["crops"] for cost in examples.costs] == [0, 3, 4]
+    assert [examples.tree(0, n).id for n in range(len(examples))] == ["one", "two", "three"]
+    assert [examples.tree(0, n) for n in range(3)] == list(read_trees(data))
+    assert list(examples.costs(0)) == [examples.encode(0, n).cost for n in range(3)]
+    assert [cost["crops"] for cost in examples.costs(0)] == [0, 3, 4]
     assert examples.dropped == ()
 
 
 def test_an_example_is_used_as_often_as_its_source_says(data, tmp_path):
     other = write_jsonl(tmp_path / "other.jsonl", [line("four")])
-    examples = Examples.read([(other, 3), (data, 2)], tiny_encoder())
-    assert sorted(examples.tree(n).id for n in range(len(examples))) == sorted(
+    examples = read((other, 3), (data, 2))
+    assert sorted(examples.tree(0, n).id for n in range(len(examples))) == sorted(
         ["four"] * 3 + ["one", "two", "three"] * 2
     )
-    assert [examples.encode(n).cost for n in range(len(examples))] == list(examples.costs)
+    assert [examples.encode(0, n).cost for n in range(len(examples))] == list(examples.costs(0))
 
 
 def bad_lines(path):
@@ -70,7 +83,7 @@ def bad_lines(path):
         json.dumps(
             line("x", "a", ("image", "gone.png"))
         ).encode(): r"gone\.png: no such file; correct the path",
-        json.dumps(line("x", "long " * 300)).encode(): "tokens .* raise the budget, shorten",
+        json.dumps(line("x", "long " * 300)).encode(): "tokens .* raise packing.budget, or set",
     }
     first = path.read_bytes().count(b"\n") + 1
     path.write_bytes(path.read_bytes() + b"\n".join(bad) + b"\n")
@@ -78,11 +91,11 @@ def bad_lines(path):
 
 
 def test_bad_lines_are_counted_and_named_and_no_good_one_is_lost(data):
-    whole = Examples.read([(data, 2)], tiny_encoder())
+    whole = read((data, 2))
     said = bad_lines(data)
-    examples = Examples.read([(data, 2)], tiny_encoder(), budget=Budget(tokens=200, crops=9), on_bad="skip")
+    examples = read((data, 2), budget=Budget(tokens=200, crops=9), on_bad="skip", oversize="drop")
     assert sorted(examples.lines, key=str) == sorted(whole.lines, key=str)
-    assert examples.costs == whole.costs
+    assert examples.costs(0) == whole.costs(0)
     assert [item.where for item in examples.dropped] == list(said)
     for item, why in zip(examples.dropped, said.values(), strict=True):
         with pytest.raises(DataError, match=why):
@@ -94,24 +107,25 @@ def test_bad_lines_are_counted_and_named_and_no_good_one_is_lost(data):
 def test_the_first_bad_line_stops_where_bad_lines_raise(data):
     (where, _), *_ = bad_lines(data).items()
     with pytest.raises(DataError, match="^" + where.replace(".", r"\.") + ": brances: unknown key") as caught:
-        Examples.read([(data, 1)], tiny_encoder())
+        read(data)
     assert str(caught.value).count(where) == 1
 
 
 def test_an_example_over_the_budget_is_named_with_its_excess(data):
-    with pytest.raises(BudgetError, match=r"d\.jsonl:4: two: crops 3 > 2 of a row; raise the budget"):
-        Examples.read([(data, 1)], tiny_encoder(), budget=Budget(tokens=200, crops=2))
+    where = r"d\.jsonl:4: two: crops 3 > 2 of a row \(it "
+    with pytest.raises(BudgetError, match=where + r"takes Cost\(tokens=38, crops=3\), of Budget"):
+        read(data, budget=Budget(tokens=200, crops=2), on_bad="skip")
 
 
 def test_nothing_left_is_an_error_that_names_the_first_reason(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"id": 1}, {"id": 2}])
     with pytest.raises(DataError, match=r"no usable example; the first of 2 bad ones: .*d\.jsonl:1: "):
-        Examples.read([(path, 1)], tiny_encoder(), on_bad="skip")
+        read(path, on_bad="skip")
     path.write_text("\n")
     with pytest.raises(DataError, match="no usable example; it is empty"):
-        Examples.read([(path, 1)], tiny_encoder(), on_bad="skip")
+        read(path, on_bad="skip")
     with pytest.raises(DataError, match="cannot be read"):
-        Examples.read([(tmp_path / "none.jsonl", 1)], tiny_encoder(), on_bad="skip")
+        read(tmp_path / "none.jsonl", on_bad="skip")
 
 
 @pytest.fixture
@@ -123,18 +137,18 @@ def damaged(data):
 
 
 def test_pixels_that_turn_out_bad_are_named_by_file_and_line(damaged):
-    examples = Examples.read([(damaged, 1)], tiny_encoder())
+    examples = read(damaged)
     with pytest.raises(MediaError, match=r"d\.jsonl:4: .*a\.png: the image cannot be read"):
-        examples.encode(1)
+        examples.encode(0, 1)
     with pytest.raises(MediaError, match=r"d\.jsonl:4: "):
-        examples.attempt(1)
-    skipping = Examples.read([(damaged, 1)], tiny_encoder(), on_bad="skip")
+        examples.attempt(0, 1)
+    skipping = read(damaged, on_bad="skip")
     assert len(skipping) == 3
-    outcome = skipping.attempt(1)
+    outcome = skipping.attempt(0, 1)
     assert isinstance(outcome, Dropped)
     assert outcome.where == f"{damaged}:4"
     assert outcome.reason.startswith(f"{damaged.parent / 'a.png'}: the image cannot be read")
-    assert isinstance(skipping.attempt(0), Sequence)
+    assert isinstance(skipping.attempt(0, 0), Sequence)
 
 
 def test_a_place_is_named_once_however_often_it_passes():
@@ -153,79 +167,209 @@ def test_a_changed_file_is_read_as_it_is_now(data):
 
 
 def test_examples_work_after_pickling(data):
-    examples = Examples.read([(data, 1)], tiny_encoder(facts=MediaFacts()))
+    examples = read(data, encoder=tiny_encoder(facts=MediaFacts()))
     again = pickle.loads(pickle.dumps(examples))
-    assert (again.encode(2).tokens == examples.encode(2).tokens).all()
-    assert again.costs == examples.costs
+    assert (again.encode(0, 2).tokens == examples.encode(0, 2).tokens).all()
+    assert again.costs(0) == examples.costs(0)
+
+
+def many(folder, count, *, bad=()):
+    """A file of trees of different lengths, some with an image, some bad."""
+    write_png(folder / "a.png")
+    lines = [
+        line(f"t{n}", "so " * (n % 7 + 1), *([("image", "a.png")] if n % 3 == 0 else []))
+        for n in range(count)
+    ]
+    for n in bad:
+        lines[n]["messages"][0]["content"].insert(0, {"type": "image", "path": f"gone{n}.png"})
+    return write_jsonl(folder / "many.jsonl", lines)
+
+
+SMALL = Budget(tokens=34, crops=9)
+VARIED = Transforms(templates={"qa": ("{text}", "Now: {text}", "{text} Say it in a few short words.")})
+
+
+@pytest.mark.parametrize("transforms", [Transforms(), VARIED], ids=["plain", "transformed"])
+def test_any_number_of_processes_gives_the_same_index(tmp_path, monkeypatch, transforms):
+    monkeypatch.setattr(module, "_CHUNK", 8)
+    path, reports = many(tmp_path, 50, bad=(3, 21, 49)), []
+    options = {"budget": SMALL, "on_bad": "skip", "oversize": "drop", "transforms": transforms, "seed": 1}
+    facts = [MediaFacts(), MediaFacts()]
+    one, two = (
+        read(
+            path,
+            encoder=tiny_encoder(facts=known),
+            workers=workers,
+            progress=lambda done, total: reports.append((done, total)),
+            **options,
+        )
+        for workers, known in zip((1, 2), facts, strict=True)
+    )
+    assert list(one.lines) == list(two.lines)
+    assert one.dropped == two.dropped
+    assert f"{path}:4" in [item.where for item in one.dropped]
+    for epoch in (0, 1):
+        mine, other = one.epoch(epoch), two.epoch(epoch)
+        assert mine.surveys.costs == other.surveys.costs
+        assert mine.surveys.tasks == other.surveys.tasks
+        assert (mine.surveys.weight == other.surveys.weight).all()
+        assert (mine.drawn.examples == other.drawn.examples).all()
+        assert mine.dropped == other.dropped
+        assert 0 < len(mine.surveys) < 47, "some are over the budget"
+        assert list(mine.surveys.costs) == [two.encode(epoch, n).cost for n in range(len(mine.surveys))]
+    assert reports == [(min(8 * n, 50), 50) for n in range(1, 8)] * 2
+    assert facts[0].news() == facts[1].news() == {}
+    assert facts[0]._known == facts[1]._known != {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_bad_line_of_the_file_is_the_error_of_any_number_of_processes(
+    tmp_path, monkeypatch, workers
+):
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    path = many(tmp_path, 40, bad=(14, 15, 37))
+    with pytest.raises(MediaError, match=r"^\S+many\.jsonl:15: .*gone14\.png: no such file"):
+        read(path, workers=workers)
+
+
+class Collecting(MediaFacts):
+    """Facts that also collect garbage, as a process does now and then."""
+
+    def __call__(self, media):
+        gc.collect()
+        return super().__call__(media)
+
+
+def test_frames_decoded_before_do_not_block_the_processes_that_measure(data, tmp_path, monkeypatch):
+    def late(*_):
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise TimeoutError("the processes hang")
+
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    path = many(tmp_path, 12)
+    before = signal.signal(signal.SIGALRM, late)
+    gc.disable()
+    try:
+        read(data).encode(0, 2)
+        signal.alarm(20)
+        assert len(read(path, encoder=tiny_encoder(facts=Collecting()), workers=2)) == 12
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
 
 
 @pytest.fixture
-def looks(monkeypatch):
-    """The media that were looked up."""
-    found = []
-    monkeypatch.setattr(
-        index, "probe", lambda media, true=index.probe: found.append(media.path) or true(media)
+def varied(data):
+    """Indexed with every transform, none of which may make costs and trees disagree."""
+    transforms = Transforms(
+        templates={"qa": ("{text}", "Look: {text}")},
+        fps=(1.0, 4.0),
+        high_resolution=HighResolution(0.5, 6),
+        shuffle_branches=True,
     )
-    return found
+    return read((data, 3), transforms=transforms, seed=3)
 
 
-def test_a_file_is_looked_up_once_and_again_when_it_changed(data, looks):
-    cache, picture = data.parent / "run" / "media.json", str(data.parent / "a.png")
-    facts = MediaFacts(cache)
-    assert facts(Image(picture)) == facts(Image(picture)) == ImageFacts(picture, 60, 40)
-    video = facts(Video(str(data.parent / "v.mp4")))
-    facts.save()
-    again = MediaFacts(cache)
-    assert again(Image(picture)).width == 60
-    assert (
-        again(Video(str(data.parent / "v.mp4"), 0.0, 1.0))
-        == video
-        == VideoFacts(video.path, 64, 48, 0.0, 1.5)
+def test_transformed_costs_are_those_of_the_encoded_trees_and_vary_by_pass(varied):
+    seen = set()
+    for epoch in range(3):
+        costs = varied.costs(epoch)
+        encoded = [varied.encode(epoch, number) for number in range(len(costs))]
+        assert list(costs) == [sequence.cost for sequence in encoded]
+        for number, sequence in enumerate(encoded):
+            tasks = [sample.task for sample in sequence.samples]
+            assert varied.tasks(epoch)[number] == {task: tasks.count(task) for task in set(tasks)}
+            weight = varied.epoch(epoch).surveys.weight[number]
+            assert weight == pytest.approx(sequence.weight.sum(), rel=1e-6)
+        seen |= {(sequence.example, sequence.cost) for sequence in encoded}
+        assert varied.costs(epoch) == costs, "an epoch is the same when it is asked for again"
+    assert len({cost for name, cost in seen if name == "three"}) > 1, "the frame rate varies"
+    assert len({cost["crops"] for name, cost in seen if name == "two"}) == 2, "the resolution varies"
+
+
+def test_the_copies_of_an_example_are_different_passes(varied):
+    assert varied.epoch(1).drawn.turns.tolist() == [3, 4, 5] * 3
+    trees = {repr(varied.tree(0, number).to_dict()) for number in (3, 4, 5)}
+    assert len(trees) > 1
+
+
+def test_a_worker_makes_any_epoch_itself(varied):
+    """A data worker that holds another epoch, or none, reads the same trees."""
+    costs = varied.costs(2)
+    again = pickle.loads(pickle.dumps(varied))
+    again.costs(0)
+    assert [again.encode(2, number).cost for number in range(len(costs))] == list(costs)
+
+
+def branching(name, *answers):
+    tree = line(name)
+    tree["branches"] = [
+        {"messages": [{"role": "user", "content": "And?"}, {"role": "assistant", "content": answer}]}
+        for answer in answers
+    ]
+    return tree
+
+
+def test_oversize_examples_are_shortened_or_dropped_and_counted(tmp_path):
+    long = "long " * 60
+    path = write_jsonl(
+        tmp_path / "d.jsonl",
+        [
+            branching("fits", "a"),
+            branching("cut", "a", long, "b"),
+            branching("gone", long),
+            line("gone", long),
+        ],
     )
-    assert len(looks) == 2  # one for each file
-    write_png(data.parent / "a.png", size=(30, 50))
-    os.utime(picture, ns=(1, 1))
-    assert again(Image(picture)) == ImageFacts(picture, 30, 50)
-    assert len(looks) == 3
-    again.save()
-    assert MediaFacts(cache)(Image(picture)).height == 50
-    assert len(looks) == 3
+    short = read(path, budget=Budget(tokens=100), oversize="shorten")
+    assert [short.tree(0, n).id for n in range(len(short))] == ["fits", "cut"]
+    assert short.epoch(0).surveys.cut.tolist() == [0, 1]
+    assert [branch.messages[1].content for branch in short.tree(0, 1).branches] == ["a", "b"]
+    assert [short.encode(0, n).cost for n in range(2)] == list(short.costs(0))
+    assert short.costs(0)[1]["tokens"] <= 100
+    assert [item.reason.split(":")[0] for item in short.dropped] == ["gone", "gone"]
+    dropped = read(path, budget=Budget(tokens=100), oversize="drop")
+    assert [dropped.tree(0, n).id for n in range(len(dropped))] == ["fits"]
+    assert [item.where for item in dropped.dropped] == [f"{path}:{n}" for n in (2, 3, 4)]
 
 
-def test_a_file_of_the_same_size_with_a_new_time_is_looked_up_again(data, looks):
-    facts, picture = MediaFacts(), str(data.parent / "a.png")
-    facts(Image(picture))
-    os.utime(picture, ns=(5, 5))
-    facts(Image(picture))
-    assert len(looks) == 2
+def test_what_a_transform_makes_too_large_leaves_that_epoch_alone(data, caplog):
+    transforms = Transforms(high_resolution=HighResolution(0.5, 9))
+    options = {"transforms": transforms, "budget": Budget(tokens=400, crops=5)}
+    examples = read(data, oversize="drop", **options)
+    kept = [[examples.tree(e, n).id for n in range(len(examples.costs(e)))] for e in range(8)]
+    assert {len(ids) for ids in kept} == {2, 3}
+    assert len(examples) == 3
+    lost = [item.where for e in range(8) for item in examples.epoch(e).dropped]
+    assert lost == [f"{data}:4"] * sum(len(ids) == 2 for ids in kept)
+    assert "leaves out the first of 1 bad ones" in caplog.text
+    with pytest.raises(BudgetError, match=r"d\.jsonl:4: two: crops \d+ > 5"):
+        [read(data, **options).costs(epoch) for epoch in range(8)]
 
 
-def test_a_missing_file_is_an_error_each_time_and_not_remembered(tmp_path):
-    facts, path = MediaFacts(), str(tmp_path / "late.png")
-    for _ in range(2):
-        with pytest.raises(MediaError, match="no such file"):
-            facts(Image(path))
-    write_png(tmp_path / "late.png")
-    assert facts(Image(path)).width == 60
+def test_rates_say_how_often_a_set_is_drawn_and_the_report_what_that_brings(data, tmp_path):
+    other = write_jsonl(tmp_path / "other.jsonl", [line(f"o{n}", "word " * 20) for n in range(12)])
+    sets = [DataSet(data, group="seen"), DataSet(other, group="said", cap=4)]
+    maker = Maker(tiny_encoder())
+    examples = Examples.read(sets, maker, rates=Rates({"seen": 1.0, "said": 3.0}, 40))
+    counts = np.zeros(2)
+    for epoch in range(3):
+        ids = [examples.tree(epoch, n).id for n in range(len(examples.costs(epoch)))]
+        seen = sum(name in ("one", "two", "three") for name in ids)
+        counts += [seen, len(ids) - seen]
+    assert counts.tolist() == [30, 90]
+    report = examples.report()
+    assert [one.examples for one in report.sets] == pytest.approx([0.25, 0.75])
+    costs = [sequence.cost["tokens"] for sequence in (examples.encode(0, n) for n in range(40))]
+    owners = examples.lines.files[examples.epoch(0).drawn.examples]
+    drawn = sum(cost for cost, owner in zip(costs, owners, strict=True) if owner == 1) / sum(costs)
+    assert report.sets[1].tokens == pytest.approx(drawn, abs=0.02)
 
 
-def test_one_file_can_be_shown_as_image_and_as_video(tmp_path):
-    import PIL.Image
-
-    path = str(tmp_path / "a.gif")
-    frames = [PIL.Image.new("RGB", (16, 8), (shade, 0, 0)) for shade in (0, 120, 240)]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=500)
-    facts = MediaFacts()
-    assert isinstance(facts(Image(path)), ImageFacts)
-    assert isinstance(facts(Video(path)), VideoFacts)
-    assert isinstance(facts(Image(path)), ImageFacts)
-
-
-@pytest.mark.parametrize("content", ["", '{"a": [[', "[1]", '{"a": 1}', '{"a": [[1, 2], "Other", {}]}'])
-def test_a_cache_that_cannot_be_read_is_made_again(data, content):
-    cache = data.parent / "media.json"
-    cache.write_text(content)
-    facts = MediaFacts(cache)
-    facts(Image(str(data.parent / "a.png")))
-    facts.save()
-    assert len(json.loads(cache.read_text())) == 1
+def test_a_set_with_a_rate_must_hold_something(data, tmp_path):
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    with pytest.raises(DataError, match=r"empty\.jsonl: no usable example, but it has a rate"):
+        read(data, empty, rates=Rates(draws=5))
+    assert len(read(data, empty)) == 3

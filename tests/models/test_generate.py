@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -174,3 +175,13 @@ def test_a_tree_is_no_prompt(model, toy):
     tree = trees.sequence(whole, supervised=trees.supervised(), **layout)
     with pytest.raises(ValueError, match="not a tree"):
         generate(model, [tree], max_new_tokens=1, stop=-1)
+
+
+def test_a_window_hides_in_decoding_what_it_hides_in_a_forward(make_model, prompts, as_row):
+    """No Molmo2 has one; it is passed to every layer by hand."""
+    free, model = make_model(attention="dense"), make_model(attention="dense")
+    language = model.hf.model.language_model
+    language.forward = functools.partial(language.forward, sliding_window=4)
+    expected = [slowly(model, prompt, as_row, stop=-1) for prompt in prompts]
+    assert expected != [slowly(free, prompt, as_row, stop=-1) for prompt in prompts]
+    assert generate(model, prompts, max_new_tokens=NEW, stop=-1) == expected

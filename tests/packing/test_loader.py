@@ -3,77 +3,28 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packing_toys import BUDGET, COSTS, TASKS, Encode, epoch_of, facts, loader, toy
 
+import hedgerow.packing.loader
 from hedgerow.errors import BudgetError, DataError, MediaError, RecipeError
-from hedgerow.packing.loader import Dropped, RowLoader
-from hedgerow.sequence import Budget, Cost, Sample, Sequence
+from hedgerow.flops import MOLMO2_8B
+from hedgerow.packing.feed import feed, received
+from hedgerow.packing.loader import Dropped, Fixed, RowLoader
+from hedgerow.sequence import Cost, Costs
 
 # Python 3.12 and later warn of a fork beside threads; a worker makes none and calls none of its parent's.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-BUDGET = Budget(tokens=24)
-COSTS = [Cost(tokens=3 + i * 7 % 11) for i in range(40)]
-
-
-def toy(index, tokens, *, first=0):
-    """A sequence of `tokens` tokens, all of value `index` but the first."""
-    own, none = np.arange(tokens, dtype=np.int32), np.zeros(0, np.int32)
-    return Sequence(
-        example=f"toy-{index}",
-        tokens=np.array([first, *[index] * (tokens - 1)], np.int32),
-        position=own,
-        order=own,
-        end=np.full(tokens, tokens, np.int32),
-        group=np.full(tokens, -1, np.int32),
-        slot=none,
-        source=np.array([0], np.int32),
-        target=np.array([index], np.int32),
-        weight=np.array([0.5], np.float32),
-        sample=np.array([0], np.int32),
-        samples=(Sample(f"toy-{index}", "", "toys", "qa", 1, 0.5),),
-        cost=Cost(tokens=tokens),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Encode:
-    """Encodes toys; `bad` ones raise, `long` ones hold more than planned."""
-
-    bad: tuple[int, ...] = ()
-    error: Exception | None = None
-    long: tuple[int, ...] = ()
-    more: int = 1
-
-    def __call__(self, index):
-        if index in self.bad:
-            raise self.error
-        tokens = COSTS[index]["tokens"]
-        return toy(index, tokens + self.more if index in self.long else tokens)
-
-
-def loader(encode=None, **options):
-    return RowLoader(encode or Encode(), COSTS, BUDGET, **{"seed": 5, "pool": 6} | options)
-
-
-def facts(loaded):
-    """All that a training step could see of it, as plain values."""
-    row = loaded.row and {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in loaded.row.to_dict().items()
-    }
-    return loaded.epoch, loaded.number, row, loaded.dropped
-
-
-def epoch_of(rows):
-    return [facts(loaded) for loaded in rows]
 
 
 def test_an_epoch_gives_each_example_once_and_the_next_one_another_order():
@@ -182,17 +133,101 @@ def test_a_run_resumed_on_another_number_of_ranks_misses_and_repeats_nothing(bef
     assert sorted(found) == whole
 
 
-@pytest.mark.parametrize("change", [{"seed": 6}, {"pool": 7}])
-def test_a_state_that_would_give_other_rows_is_refused(change):
-    with pytest.raises(RecipeError, match=r"cannot resume the same rows: (seed 5 is now 6|pool 6 is now 7)"):
-        loader(**change).load_state_dict(loader().state_dict())
+CHANGES = {
+    "seed was 5 and is 6": {"seed": 6},
+    "pool was 6 and is 7": {"pool": 7},
+    "window was None and is 20": {"window": 20},
+    "balance was None and is": {"balance": MOLMO2_8B},
+}
 
 
-def test_a_state_beyond_the_epoch_is_refused():
+@pytest.mark.parametrize("message", CHANGES)
+def test_a_state_that_would_give_other_rows_is_refused(message):
+    with pytest.raises(RecipeError, match=f"cannot resume the same rows: .*{message}"):
+        loader(**CHANGES[message]).load_state_dict(loader().state_dict())
+
+
+def test_a_state_of_balanced_rows_is_refused_with_another_step():
+    with pytest.raises(RecipeError, match=r"over 4 rows and is .* over 6 rows"):
+        loader(balance=MOLMO2_8B, step=6).load_state_dict(loader(balance=MOLMO2_8B, step=4).state_dict())
+
+
+def test_a_state_of_other_data_is_refused_even_when_there_is_as_much_of_it():
+    state = json.loads(json.dumps(loader().state_dict()))
+    costs = [Cost(tokens=4), *COSTS[1:]]
+    with pytest.raises(RecipeError, match=r"data was .* and is"):
+        RowLoader(Fixed(Encode(), costs), BUDGET, seed=5, pool=6).load_state_dict(state)
+
+
+def test_a_state_of_balanced_rows_is_refused_when_tasks_have_changed():
+    options = {"seed": 5, "pool": 6, "balance": MOLMO2_8B, "step": 4}
+    source = Fixed(Encode(), COSTS, [*TASKS[1:], TASKS[0]])
+    with pytest.raises(RecipeError, match=r"data was .* and is"):
+        RowLoader(source, BUDGET, **options).load_state_dict(loader(**options).state_dict())
+
+
+def test_a_state_is_small_whatever_the_data():
+    many = RowLoader(Fixed(Encode(), [Cost(tokens=5)] * 5000), BUDGET, seed=5)
+    assert len(json.dumps(many.state_dict())) < 400
+
+
+def test_a_state_behind_the_last_row_goes_on_with_the_next_epoch():
     rows = loader()
-    rows.load_state_dict(rows.state_dict() | {"row": 10**6})
-    with pytest.raises(RecipeError, match="row 1000000 of epoch 0"):
-        next(iter(rows))
+    running = iter(rows)
+    for _ in rows.plan(0).rows:
+        next(running)
+    state = rows.state_dict()
+    assert (state["epoch"], state["row"]) == (0, len(rows.plan(0).rows))
+    resumed = loader()
+    resumed.load_state_dict(state)
+    assert epoch_of(resumed) == epoch_of(rows)
+
+
+class Growing:
+    """A source whose examples are others, and more, in each epoch."""
+
+    def costs(self, epoch):
+        return Costs.of([Cost(tokens=3 + (i + 5 * epoch) % 11) for i in range(20 + epoch)])
+
+    def tasks(self, epoch):
+        return Costs.of([Cost(qa=1)] * (20 + epoch))
+
+    def encode(self, epoch, number):
+        return toy(100 * epoch + number, self.costs(epoch)[number]["tokens"])
+
+    def where(self, epoch, number):
+        return f"{number} of {epoch}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_epoch_has_the_examples_that_its_source_gives_it(workers):
+    rows = RowLoader(Growing(), BUDGET, seed=1, workers=workers)
+    for epoch in range(3):
+        found = [example for loaded in rows for example in loaded.row.examples]
+        assert sorted(found) == sorted(f"toy-{100 * epoch + number}" for number in range(20 + epoch))
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 20}, {"balance": MOLMO2_8B, "step": 6}])
+def test_a_plan_is_kept_and_found_again_and_is_the_same(tmp_path, options, monkeypatch):
+    fresh = loader(**options)
+    first = loader(plans=tmp_path, **options)
+    assert [first.plan(epoch).rows for epoch in (0, 1)] == [fresh.plan(epoch).rows for epoch in (0, 1)]
+    assert [path.name.split("-")[1] for path in tmp_path.iterdir()] == ["1"]
+    monkeypatch.setattr(hedgerow.packing.loader, "plan_epoch", None)  # what is found is not planned again
+    assert loader(plans=tmp_path, **options).plan(1) == fresh.plan(1)
+
+
+def test_a_plan_kept_for_other_settings_is_not_taken(tmp_path):
+    loader(plans=tmp_path).plan(0)
+    assert loader(plans=tmp_path, seed=6).plan(0) == loader(seed=6).plan(0)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+def test_balance_moves_rows_and_loses_none(window):
+    plain, balanced = loader(window=window).plan(0), loader(window=window, balance=MOLMO2_8B, step=6).plan(0)
+    assert sorted(balanced.rows) == sorted(plain.rows)
+    assert balanced.rows != plain.rows
+    assert (balanced.cost, balanced.budget) == (plain.cost, plain.budget)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -309,7 +344,7 @@ def test_loading_draws_nothing_from_the_global_generators(workers):
 SPAWNED = """
 import multiprocessing, sys
 sys.path[:0] = {path!r}
-from test_loader import epoch_of, loader
+from packing_toys import epoch_of, loader
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
     assert epoch_of(loader(workers=1)) == epoch_of(loader())
@@ -325,8 +360,60 @@ def test_spawned_workers_give_the_same_rows(tmp_path):
 
 def test_what_workers_receive_survives_pickling():
     rows = pickle.loads(pickle.dumps(loader()._rows))
-    job = loader()._jobs(0, 0)[0]
+    job = next(loader()._jobs(0, 0))
     assert facts(rows[pickle.loads(pickle.dumps(job))]) == facts(next(iter(loader())))
+
+
+def test_crops_cross_from_a_worker_in_shared_memory_and_arrive_as_numpy():
+    job = next(job for job in loader()._jobs(0, 0) if any(index % 3 == 0 for index, _ in job.examples))
+    rows = feed(loader(workers=1)._rows, [job], workers=1, prefetch=2)
+    (loaded,) = rows
+    assert loaded.row.vision.crops.is_shared()
+    found = received(loaded.row).vision.crops
+    assert type(found) is np.ndarray
+    assert np.array_equal(found, loader()._rows[job].row.vision.crops)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deadly:
+    """Encodes toys; at one the process dies."""
+
+    index: int
+    how: int  # a signal, or 0 to leave without a word
+
+    def __call__(self, index):
+        if index == self.index:
+            os.kill(os.getpid(), self.how) if self.how else os._exit(3)
+        return Encode()(index)
+
+
+def train(rows, *, busy):
+    """Take rows as training does, which may be busy with one when a worker dies."""
+    try:
+        for _ in rows:
+            deadline = time.monotonic() + (60 if busy else 0)
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+    except RuntimeError as error:
+        raise rows.explain(error) from error
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, 0])
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_death_of_a_worker_names_the_example_it_had_in_hand(how, busy):
+    index = loader().plan(0).rows[1][-1]
+    rows = loader(Deadly(index, how), workers=2)
+    message = rf"a data worker .* with example {index} \(row 1 of epoch 0\) in hand"
+    with pytest.raises(DataError, match=message):
+        train(rows, busy=busy)
+    assert not multiprocessing.active_children()
+
+
+def test_other_errors_of_a_worker_are_left_alone():
+    rows = loader(Encode(bad=(17,), error=RuntimeError("a slip in the code")), workers=1)
+    with pytest.raises(RuntimeError, match="a slip in the code"):
+        list(rows)
+    assert rows.explain(RuntimeError("a slip in the code")) is None
 
 
 def test_options_are_checked_at_once():
@@ -334,7 +421,12 @@ def test_options_are_checked_at_once():
         loader(on_bad="ignore")
     with pytest.raises(ValueError, match="rank=2 of world=2"):
         loader(rank=2, world=2)
+    with pytest.raises(RecipeError, match="step=3 rows on world=2: give a multiple"):
+        loader(world=2, step=3, balance=MOLMO2_8B)
+
+
+def test_bad_costs_are_refused_before_anything_is_encoded():
     with pytest.raises(DataError, match="no example"):
-        RowLoader(Encode(), [], BUDGET, seed=0)
+        next(iter(RowLoader(Fixed(Encode(), []), BUDGET, seed=0)))
     with pytest.raises(BudgetError, match="example 1 costs"):
-        RowLoader(Encode(), [Cost(tokens=1), Cost(tokens=25)], BUDGET, seed=0)
+        next(iter(RowLoader(Fixed(Encode(), [Cost(tokens=1), Cost(tokens=25)]), BUDGET, seed=0)))

@@ -1,5 +1,6 @@
 """Plans of a whole set and of an epoch: complete, within budget, pure."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,11 +8,16 @@ from hypothesis import strategies as st
 from hedgerow.errors import BudgetError
 from hedgerow.packing.plan import plan_epoch, plan_rows
 from hedgerow.packing.pool import Packer
-from hedgerow.sequence import Budget, Cost
+from hedgerow.sequence import Budget, Cost, Costs
 
 BUDGET = Budget(tokens=20, crops=6)
 some_costs = st.lists(st.builds(Cost, tokens=st.integers(0, 20), crops=st.integers(0, 6)), max_size=40)
 quick = settings(max_examples=60, deadline=None)
+PLANNERS = [
+    plan_rows,
+    lambda c, b: plan_epoch(c, b, seed=0, epoch=0),
+    lambda c, b: plan_epoch(c, b, seed=0, epoch=0, window=7),
+]
 
 
 def check(plan, costs):
@@ -20,22 +26,9 @@ def check(plan, costs):
         assert plan.budget.fits(sum((costs[index] for index in row), Cost()))
     assert plan.examples == len(costs)
     assert plan.bound <= len(plan.rows)
+    assert plan.gap == len(plan.rows) - plan.bound
     assert 0 <= plan.efficiency <= 1
     assert all(0 <= share <= 1 for share in plan.fill.values())
-
-
-def slow_best_fit_decreasing(costs, budget):
-    share = {
-        i: sum(cost.get(name, 0) / most for name, most in budget.items()) for i, cost in enumerate(costs)
-    }
-    rows = []
-    for i in sorted(share, key=lambda i: -share[i]):
-        fitting = [row for row in rows if budget.fits(sum((costs[j] for j in row), costs[i]))]
-        if fitting:
-            max(fitting, key=lambda row: round(sum(share[j] for j in row), 9)).append(i)
-        else:
-            rows.append([i])
-    return [sorted(row) for row in rows]
 
 
 @given(some_costs)
@@ -44,12 +37,24 @@ def test_an_offline_plan_holds_each_example_once_within_the_budget(costs):
     check(plan_rows(costs, BUDGET), costs)
 
 
-@given(st.lists(st.builds(Cost, tokens=st.integers(0, 16), crops=st.integers(0, 4)), max_size=25))
-@quick
-def test_an_offline_plan_is_best_fit_decreasing(costs):
-    # Shares of powers of two add without rounding, so that ties are ties in both.
-    budget = Budget(tokens=16, crops=4)
-    assert plan_rows(costs, budget).rows == slow_best_fit_decreasing(costs, budget)
+def test_a_plan_does_not_depend_on_how_costs_are_given_or_budgets_are_ordered():
+    costs = [Cost(tokens=1 + i * 7 % 20, crops=1 + i * 3 % 20) for i in range(60)]  # no budget is scarcer
+    for plan in PLANNERS:
+        rows = plan(costs, Budget(tokens=20, crops=20)).rows
+        assert plan(Costs.of(costs), Budget(tokens=20, crops=20)).rows == rows
+        assert plan(costs, Budget(crops=20, tokens=20)).rows == rows
+
+
+def test_the_examples_of_a_row_are_in_their_order():
+    costs = [Cost(tokens=1 + i * 7 % 20, crops=i % 7) for i in range(50)]
+    assert all(row == sorted(row) for row in plan_rows(costs, BUDGET).rows)
+    place = {index: place for place, index in enumerate(shuffled_order(costs, seed=1, epoch=2))}
+    for row in plan_epoch(costs, BUDGET, seed=1, epoch=2, window=20).rows:
+        assert [place[index] for index in row] == sorted(place[index] for index in row)
+
+
+def shuffled_order(costs, *, seed, epoch):
+    return [index for row in plan_epoch(costs, BUDGET, seed=seed, epoch=epoch, pool=1).rows for index in row]
 
 
 @given(some_costs, st.integers(0, 9), st.integers(0, 9), st.integers(1, 6))
@@ -74,9 +79,16 @@ def test_the_order_of_an_epoch_is_a_fair_shuffle():
     assert all(50 < first.count(index) < 110 for index in range(5))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_has_nothing_of_the_draws_that_made_the_data(seed):
+    drawn = np.random.default_rng(seed).random(2000)
+    order = shuffled_order([Cost(tokens=20)] * 2000, seed=seed, epoch=0)
+    assert abs(np.corrcoef(np.arange(2000), drawn[order])[0, 1]) < 3 / 2000**0.5
+
+
 def test_an_epoch_is_the_packer_run_over_its_order():
     costs = [Cost(tokens=1 + i * 7 % 20, crops=i % 7) for i in range(50)]
-    order = [index for row in plan_epoch(costs, BUDGET, seed=3, epoch=1, pool=1).rows for index in row]
+    order = shuffled_order(costs, seed=3, epoch=1)
     packer = Packer(BUDGET, 8)
     packs = [packer.push(index, costs[index]) for index in order]
     rows = [pack for pack in packs if pack] + packer.flush()
@@ -86,21 +98,21 @@ def test_an_epoch_is_the_packer_run_over_its_order():
 
 def test_the_indices_are_plain_integers():
     costs = [Cost(tokens=9)] * 5
-    for plan in (plan_rows(costs, BUDGET), plan_epoch(costs, BUDGET, seed=0, epoch=0)):
-        assert {type(index) for row in plan.rows for index in row} == {int}
+    for plan in PLANNERS:
+        assert {type(index) for row in plan(costs, BUDGET).rows for index in row} == {int}
 
 
-@pytest.mark.parametrize("plan", [plan_rows, lambda c, b: plan_epoch(c, b, seed=0, epoch=0)])
+@pytest.mark.parametrize("plan", PLANNERS)
 def test_an_example_over_budget_is_named_by_its_index(plan):
     costs = [Cost(tokens=1), Cost(tokens=1, crops=7), Cost(tokens=99)]
     with pytest.raises(BudgetError, match=r"example 1 costs .*crops 7 > 6.*drop or shorten it"):
         plan(costs, BUDGET)
 
 
-@pytest.mark.parametrize("plan", [plan_rows, lambda c, b: plan_epoch(c, b, seed=0, epoch=0)])
+@pytest.mark.parametrize("plan", PLANNERS)
 def test_a_plan_of_nothing_has_no_row(plan):
     empty = plan([], BUDGET)
-    assert (empty.rows, empty.bound, empty.efficiency) == ([], 0, 1.0)
+    assert (empty.rows, empty.bound, empty.gap, empty.efficiency) == ([], 0, 0, 1.0)
     assert "0 examples in 0 rows" in repr(empty)
 
 
@@ -108,12 +120,69 @@ def test_the_figures_of_a_plan_follow_from_its_rows():
     plan = plan_rows([Cost(tokens=15, crops=1)] * 4, BUDGET)
     assert len(plan.rows) == 4
     assert plan.fill == {"tokens": 0.75, "crops": 4 / 24}
-    assert (plan.bound, plan.efficiency) == (3, 0.75)
+    assert (plan.bound, plan.gap, plan.efficiency) == (3, 1, 0.75)
     assert repr(plan).startswith("Plan of 4 examples in 4 rows: tokens 75.0% full, crops 16.7% full")
-    assert repr(plan).endswith("75.0% of the best possible (3 rows)")
+    assert repr(plan).endswith("; 1 above the bound of 3 (75.00%)")
 
 
 def test_a_budget_of_zero_admits_what_takes_none_of_it():
     plan = plan_rows([Cost(tokens=6)] * 3, Budget(tokens=12, crops=0))
     assert [len(row) for row in plan.rows] == [2, 1]
     assert plan.fill["crops"] == 0
+
+
+@pytest.mark.parametrize("plan", PLANNERS)
+def test_a_budget_without_names_is_refused(plan):
+    with pytest.raises(ValueError, match="name at least one budget"):
+        plan([Cost(tokens=1)], Budget())
+
+
+def test_a_window_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"window=0: give at least 1"):
+        plan_epoch([Cost(tokens=1)], BUDGET, seed=0, epoch=0, window=0)
+
+
+@given(some_costs, st.integers(0, 9), st.integers(0, 9), st.integers(1, 50))
+@quick
+def test_a_plan_in_windows_holds_each_example_once_within_the_budget(costs, seed, epoch, window):
+    plan = plan_epoch(costs, BUDGET, seed=seed, epoch=epoch, window=window)
+    check(plan, costs)
+    assert plan == plan_epoch(costs, BUDGET, seed=seed, epoch=epoch, window=window)
+
+
+@given(some_costs, st.integers(1, 50))
+@quick
+def test_each_window_of_the_order_is_planned_alone(costs, window):
+    order, rows = (
+        shuffled_order(costs, seed=1, epoch=1),
+        plan_epoch(costs, BUDGET, seed=1, epoch=1, window=window).rows,
+    )
+    for start in range(0, len(order), window):
+        own = order[start : start + window]
+        alone = plan_rows([costs[index] for index in own], BUDGET).rows
+        rows, here = rows[len(alone) :], rows[: len(alone)]
+        assert sorted(here) == sorted([own[place] for place in row] for row in alone)
+    assert not rows
+
+
+def test_rows_of_a_window_come_in_an_order_of_their_own():
+    costs = [Cost(tokens=20)] * 240  # a row each
+    place = {index: place for place, index in enumerate(shuffled_order(costs, seed=0, epoch=0))}
+    rows = plan_epoch(costs, BUDGET, seed=0, epoch=0, window=8).rows
+    windows = [tuple(place[index] % 8 for [index] in rows[start : start + 8]) for start in range(0, 240, 8)]
+    assert len(set(windows)) == len(windows)
+    came_first = [window[0] for window in windows]
+    assert all(came_first.count(own) <= 10 for own in range(8))
+
+
+def test_rows_in_windows_show_no_trend_by_size():
+    rng = np.random.default_rng(0)
+    costs = Costs(("tokens",), np.clip(rng.lognormal(1.0, 0.8, (20_000, 1)), 1, 20))
+    tokens = costs.amounts("tokens")[:, 0]
+    ordered = plan_rows(costs, BUDGET).rows
+    window = plan_epoch(costs, BUDGET, seed=0, epoch=0, window=20_000).rows
+    trends = [
+        np.corrcoef(np.arange(len(r)), [tokens[row].max() for row in r])[0, 1] for r in (ordered, window)
+    ]
+    assert trends[0] < -0.8
+    assert abs(trends[1]) < 3 / len(window) ** 0.5

@@ -1,7 +1,8 @@
-"""The packer: law 9 (budgets and waits), the best subset against all subsets, exact restore."""
+"""The packer: law 9 (budgets and waits), tiny and oversize examples, exact restore."""
 
-import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import strategies as st
 
 from hedgerow.errors import BudgetError, RecipeError
 from hedgerow.packing import pool as module
-from hedgerow.packing.pool import Packer, choose
+from hedgerow.packing import search
+from hedgerow.packing.pool import Packer
 from hedgerow.sequence import Budget, Cost
 
-LEVELS = module._LEVELS
-NAMES = ("tokens", "crops", "examples")
+NAMES = ("tokens", "crops", "examples", "pixels")
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -24,7 +25,7 @@ def run(packer, costs):
     for key, cost in enumerate(costs):
         came[key] = len(packs)
         pack = packer.push(key, cost)
-        assert len(packer) < packer.pool
+        assert len(packer._keys) < packer.pool
         if pack is not None:
             packs.append(pack)
     return packs + packer.flush(), came
@@ -38,7 +39,6 @@ def check_laws(packer, costs):
     packs, came = run(packer, costs)
     assert sorted(key for pack in packs for key in pack) == list(range(len(costs)))
     for number, pack in enumerate(packs, start=1):
-        assert pack == sorted(pack)
         assert packer.budget.fits(total(costs, pack)), packer.budget.excess(total(costs, pack))
         assert all(number - came[key] <= 4 * packer.pool for key in pack)
     return packs
@@ -46,9 +46,9 @@ def check_laws(packer, costs):
 
 @st.composite
 def streams(draw):
-    """A budget of one to three names, a pool, and examples that fit alone; often many of one kind."""
-    names = NAMES[: draw(st.integers(1, 3))]
-    budget = Budget(**{name: draw(st.integers(0, 12)) for name in names})
+    """A budget of one to four names, a pool, and examples that fit alone; often many of one kind, or tiny."""
+    names = NAMES[: draw(st.integers(1, 4))]
+    budget = Budget(**{name: draw(st.integers(0, 12) | st.just(100)) for name in names})
     cost = st.builds(lambda sizes: Cost(**dict(zip(names, sizes, strict=True))),
                      st.tuples(*(st.integers(0, most) for most in budget.values())))  # fmt: skip
     kinds = draw(st.lists(cost, min_size=1, max_size=4))
@@ -79,78 +79,6 @@ def test_without_the_bound_that_stream_would_starve_one(monkeypatch):
     packs, came = run(Packer(Budget(tokens=10), pool=4), [Cost(tokens=9)] + [Cost(tokens=5)] * 200)
     (number,) = (number for number, pack in enumerate(packs, start=1) if 0 in pack)
     assert number - came[0] > 4 * 4
-
-
-def cells(limit, level, size):
-    unit = max(1, -(-limit // level))
-    return min(-(-size // unit), limit // unit)
-
-
-def subsets(count, forced):
-    for size in range(count + 1):
-        for some in itertools.combinations(range(count), size):
-            if forced is None or forced in some:
-                yield some
-
-
-def best_of_all_subsets(sizes, limits, levels, forced):
-    """Try every subset on the grid; return the greatest sums, and what each example takes of the grid."""
-    demand = [sum(size[axis] for size in sizes) / max(limit, 1) for axis, limit in enumerate(limits)]
-    axes = sorted(range(len(limits)), key=lambda axis: (-demand[axis], axis))
-    grid = [
-        [cells(limits[axis], level, size[axis]) for size in sizes]
-        for axis, level in zip(axes, levels, strict=False)
-    ]
-    most = [cells(limits[axis], level, limits[axis]) for axis, level in zip(axes, levels, strict=False)]
-    sums = ([sum(column[i] for i in some) for column in grid] for some in subsets(len(sizes), forced))
-    return max(found for found in sums if all(a <= b for a, b in zip(found, most, strict=True))), grid
-
-
-@st.composite
-def pools(draw):
-    limits = tuple(draw(st.lists(st.integers(0, 40), min_size=1, max_size=2)))
-    size = st.tuples(*(st.integers(0, limit) for limit in limits))
-    sizes = draw(st.lists(size, min_size=1, max_size=7))
-    return sizes, limits, draw(st.none() | st.integers(0, len(sizes) - 1))
-
-
-def check_choice(sizes, limits, forced, levels):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_LEVELS", levels)
-        chosen = choose(sizes, limits, forced=forced)
-    best, grid = best_of_all_subsets(sizes, limits, levels, forced)
-    sums = [sum(column[i] for i in chosen) for column in grid]
-    assert chosen
-    assert len(set(chosen)) == len(chosen)
-    assert forced is None or forced in chosen
-    assert all(sum(sizes[i][axis] for i in chosen) <= limit for axis, limit in enumerate(limits))
-    # Rounded up, the sums of what was topped up may lie beyond the grid: never below the best on it.
-    assert sums == best if levels == LEVELS else sums >= best
-
-
-@given(pools(), st.sampled_from([LEVELS, (7, 5), (3, 11), (1, 1)]))
-@quick
-def test_the_choice_is_the_best_of_all_subsets_at_its_granularity(pool, levels):
-    check_choice(*pool, levels)
-
-
-@pytest.mark.parametrize("levels", [LEVELS, (7, 5)])
-def test_the_choice_is_the_best_of_all_subsets_of_pools_of_all_sizes(levels):
-    rng = np.random.default_rng(0)
-    for _ in range(60):
-        limits = tuple(rng.integers(5, 41, 2).tolist())
-        sizes = [tuple(rng.integers(0, 1 + np.array(limits)).tolist()) for _ in range(7)]
-        check_choice(sizes, limits, 0 if rng.random() < 0.3 else None, levels)
-
-
-@given(pools())
-@quick
-def test_nothing_that_still_fits_is_left_behind(pool):
-    sizes, limits, _ = pool
-    chosen = choose(sizes, limits)
-    held = [sum(sizes[i][axis] for i in chosen) for axis in range(len(limits))]
-    for i in set(range(len(sizes))) - set(chosen):
-        assert any(have + need > limit for have, need, limit in zip(held, sizes[i], limits, strict=True))
 
 
 @pytest.mark.parametrize("limit", [2047, 2048, 2049, 16383, 16385, 10**9 + 7])
@@ -229,3 +157,123 @@ def test_costs_that_no_budget_names_do_not_count():
 def test_a_packer_needs_a_budget_and_a_pool(budget, pool):
     with pytest.raises(ValueError, match="at least"):
         Packer(budget, pool)
+
+
+def draw_mix(count, seed=0):
+    """Text, images and videos, as in real mixes; some texts are tiny."""
+    rng = np.random.default_rng(seed)
+    kinds = (
+        lambda: (rng.integers(8, 64), 0),
+        lambda: (rng.integers(200, 2001), 0),
+        lambda: (rng.integers(300, 1501), rng.integers(1, 26)),
+        lambda: (frames := rng.integers(16, 129), (83 * frames + rng.integers(50, 4001), frames))[1],
+    )
+    drawn = [kinds[kind]() for kind in rng.choice(4, count, p=(0.1, 0.1, 0.4, 0.4))]
+    return [Cost(tokens=min(int(tokens), 16384), crops=int(crops)) for tokens, crops in drawn]
+
+
+def shares(costs, budget, packs):
+    """What the packs hold of each budget, as a part of the rows."""
+    held = sum((costs[key] for pack in packs for key in pack), Cost())
+    return {name: held.get(name, 0) / most / len(packs) for name, most in budget.items()}
+
+
+def test_a_mix_fills_the_scarcest_budget():
+    budget, costs = Budget(tokens=16384, crops=128), draw_mix(3000)
+    packer = Packer(budget)
+    packs = [pack for key, cost in enumerate(costs) if (pack := packer.push(key, cost))]
+    assert max(shares(costs, budget, packs).values()) > 0.998
+    check_laws(Packer(budget), costs)
+
+
+def test_tiny_examples_fill_rows_too():
+    budget = Budget(tokens=16384, crops=128)
+    costs = [Cost(tokens=8 + i % 57) for i in range(6000)]
+    packs = check_laws(Packer(budget), costs)
+    assert len(packs) <= 1 + -(-sum(cost["tokens"] for cost in costs) // 16384)
+
+
+def test_without_shared_places_tiny_examples_would_leave_rows_empty(monkeypatch):
+    monkeypatch.setattr(module, "_HELD", 0)
+    packs, _ = run(Packer(Budget(tokens=16384)), [Cost(tokens=8 + i % 57) for i in range(6000)])
+    assert len(packs) > 100
+
+
+@pytest.mark.parametrize("pool", [1, 2, 7, 48, 200])
+def test_tiny_examples_share_a_place_within_bounds(pool):
+    packer = Packer(Budget(tokens=16384, crops=128), pool)
+    share = 16384 * 3 // 2 // max(pool, 16)
+    for key in range(4 * pool):
+        packer.push(key, Cost(tokens=0 if key % 2 else 40))
+        for keys, (_, tokens) in zip(packer._keys, packer._sizes, strict=True):
+            assert len(keys) == 1 or (len(keys) <= pool and tokens <= share)
+            assert tokens == 40 * sum(key % 2 == 0 for key in keys)
+
+
+def test_examples_that_cost_nothing_do_not_wait_for_ever():
+    packs = check_laws(Packer(Budget(tokens=10), pool=3), [Cost()] * 40)
+    assert max(map(len, packs)) == 7  # two places hold three each, and the one that takes the last place
+
+
+def test_once_the_places_are_taken_each_push_of_a_huge_example_returns_one_pack():
+    packer = Packer(Budget(tokens=100, crops=10), pool=6)
+    pushes = [packer.push(key, Cost(tokens=90 + key % 10, crops=key % 10)) for key in range(60)]
+    assert pushes[:5] == [None] * 5
+    assert [len(pack) for pack in pushes[5:]] == [1] * 55
+    assert len(packer) == 5
+
+
+def test_a_huge_example_among_tiny_ones_leaves_in_time():
+    costs = [Cost(tokens=98)] + [Cost(tokens=3 + i % 3) for i in range(3000)]
+    check_laws(Packer(Budget(tokens=100), pool=4), costs)
+
+
+@given(streams())
+@quick
+def test_both_searches_make_the_same_packs(stream):
+    budget, pool, costs = stream
+    packs = []
+    for choose in (module.choose, search.choose):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "choose", choose)
+            packs.append(run(Packer(budget, pool), costs))
+    assert packs[0] == packs[1]
+
+
+def test_both_searches_make_the_same_packs_of_a_mix(monkeypatch):
+    budget, costs = Budget(tokens=16384, crops=128), draw_mix(300)
+    fast = run(Packer(budget), costs)
+    monkeypatch.setattr(module, "choose", search.choose)
+    assert run(Packer(budget), costs) == fast
+
+
+@pytest.mark.parametrize(("numba", "module_name"), [("present", "fast"), ("missing", "search")])
+def test_the_compiled_search_is_taken_where_numba_is_installed(numba, module_name):
+    pytest.importorskip("numba")
+    hide = "import sys; sys.modules['numba'] = None; " if numba == "missing" else ""
+    code = f"{hide}from hedgerow.packing import pool; print(pool.choose.__module__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == f"hedgerow.packing.{module_name}"
+
+
+def test_an_oversize_example_is_dropped_and_named_where_asked():
+    packer = Packer(Budget(tokens=10, crops=2), pool=2, oversize="drop")
+    costs = {"a": Cost(tokens=11), "b": Cost(tokens=6), "c": Cost(crops=3), "d": Cost(tokens=5)}
+    pushes = [packer.push(key, cost) for key, cost in costs.items()]
+    assert pushes == [None, None, None, ["b"]]
+    assert packer.dropped == ["a", "c"]
+    again = Packer(Budget(tokens=10, crops=2), pool=2, oversize="drop")
+    again.load_state_dict(json.loads(json.dumps(packer.state_dict())))
+    assert again.dropped == ["a", "c"]
+    assert again.flush() == [["d"]]
+
+
+def test_an_unknown_rule_for_oversize_examples_is_refused():
+    with pytest.raises(ValueError, match="choose 'raise' or 'drop'"):
+        Packer(Budget(tokens=10), oversize="skip")
+
+
+def test_an_example_of_the_documentation():
+    packer = Packer(Budget(tokens=10), pool=3)
+    pushes = [packer.push(key, Cost(tokens=size)) for key, size in enumerate((6, 5, 4, 7))]
+    assert (pushes, packer.flush()) == ([None, None, [0, 2], None], [[3], [1]])

@@ -10,6 +10,8 @@ import pytest
 
 from hedgerow.content import Image, Point, Points, Text, Tracks, Video
 from hedgerow.data.index import Examples
+from hedgerow.data.measure import Maker
+from hedgerow.data.mixture import DataSet
 from hedgerow.encode import Encoder
 from hedgerow.report import trees as blocks
 from hedgerow.report.trees import media_pictures, row_block, tree_block
@@ -174,7 +176,7 @@ def test_a_row_shows_what_is_vision_text_and_answer(media, groups):
 def page_of(tmp_path, encoder, *given):
     write_trees(tmp_path / "d.jsonl", given)
     budget = Budget(tokens=300, crops=16)
-    examples = Examples.read([(tmp_path / "d.jsonl", 1)], encoder, budget=budget)
+    examples = Examples.read([DataSet(tmp_path / "d.jsonl")], Maker(encoder, budget=budget))
     viewed = view(examples, budget, out=tmp_path / "page.html")
     return viewed, (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -209,7 +211,7 @@ def test_a_page_shows_some_and_counts_all(encoder, tmp_path):
     trees = [MessageTree(f"t{number}", (user("Hi"), bot("word " * 30))) for number in range(30)]
     write_trees(tmp_path / "d.jsonl", trees)
     budget = Budget(tokens=120, crops=1)
-    examples = Examples.read([(tmp_path / "d.jsonl", 1)], encoder, budget=budget)
+    examples = Examples.read([DataSet(tmp_path / "d.jsonl")], Maker(encoder, budget=budget))
     viewed = view(examples, budget, out=tmp_path / "page.html", most=6)
     html = (tmp_path / "page.html").read_text()
     rows = int(re.search(r"of (\d+) rows", html)[1])

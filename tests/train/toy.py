@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hedgerow.packing.loader import RowLoader
+from hedgerow.packing.loader import Fixed, RowLoader
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row, Sample, Sequence
 from hedgerow.train.log import Callback
@@ -97,7 +97,8 @@ def recipe(folder, **changes):
 def loader(examples, **options):
     """The real loader on toy examples: rows of about three, five rows an epoch."""
     costs = [example.cost for example in examples]
-    return RowLoader(examples.__getitem__, costs, Budget(tokens=30, crops=8), seed=0, pool=4, **options)
+    source = Fixed(examples.__getitem__, costs)
+    return RowLoader(source, Budget(tokens=30, crops=8), seed=0, pool=4, **options)
 
 
 class Watch(Callback):

@@ -182,6 +182,30 @@ def test_pixels_and_pooling_of_a_video(tmp_path, media):
         assert sorted(table[table >= 0]) == list(range(64 * number, 64 * (number + 1)))
 
 
+def test_a_video_may_say_its_own_frame_rate_and_most_frames(tmp_path, media):
+    path = media.write_video(tmp_path / "v.mp4", [300 * number for number in range(12)])
+    facts = probe(Video(path))
+    slow, few = Video(path, fps=1.0), Video(path, max_frames=3)
+    assert TINY.layout(slow, facts).times == (0.0, 1.0, 2.0, 3.0, pytest.approx(3.3))
+    assert TINY.layout(slow, facts) == replace(TINY, fps=1.0).layout(Video(path), facts)
+    assert TINY.layout(few, facts) == replace(TINY, max_frames=3).layout(Video(path), facts)
+    assert TINY.layout(few, facts).crops == 3
+    vision = TINY.visual(slow, TINY.layout(slow, facts))
+    assert media.numbers(vision.crops) == [0, 3, 6, 10, 11]
+
+
+@pytest.mark.parametrize("most", [1, 9])
+def test_an_image_may_say_its_own_most_crops(tmp_path, most):
+    plain, _ = save_image(tmp_path, 400, 300)
+    own = replace(plain, max_crops=most)
+    layout = TINY.layout(own, probe(own))
+    assert layout == replace(TINY, max_crops=most).layout(plain, probe(plain))
+    assert layout.crops != TINY.layout(plain, probe(plain)).crops
+    vision, wanted = TINY.visual(own, layout), replace(TINY, max_crops=most).visual(plain, layout)
+    np.testing.assert_array_equal(vision.crops, wanted.crops)
+    np.testing.assert_array_equal(vision.pooling, wanted.pooling)
+
+
 def test_visions_of_images_and_videos_join(tmp_path, media):
     image, _ = save_image(tmp_path, 90, 60)
     video = Video(media.write_video(tmp_path / "v.mp4", [0, 400, 800]))

@@ -1,15 +1,18 @@
 """The hook into `transformers` models: an attention function that needs a `visibility` and counts its calls.
 
-A model whose language model config has `attn_implementation="hedgerow"` gets no mask from `transformers`; its
-forward takes `visibility=Visibility(backend, layers=...)` and hands it on to every layer.
+`adopt(model)` gives its language model `attn_implementation="hedgerow"`. Such a model gets no mask from
+`transformers`; its forward takes `visibility=Visibility(backend, layers=...)` and hands it on to every layer.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from hedgerow.attention.dense import Dense
+from hedgerow.attention.dense import Dense, Masked
+from hedgerow.attention.flex import Flex
 from hedgerow.attention.segmented import Segmented
 from hedgerow.errors import RecipeError, VisibilityError
 from hedgerow.sequence import Row
@@ -27,7 +30,8 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: dict[str, Callable[[Row], Backend]] = {"dense": Dense, "segmented": Segmented}
+BACKENDS: dict[str, Callable[[Row], Backend]] = {"dense": Dense, "segmented": Segmented, "flex": Flex}
+_ONLY_ON = {"segmented": "cpu", "flex": "cuda"}  # the one type of device on which these can train
 
 
 def choose(name: str) -> Callable[[Row], Backend]:
@@ -39,6 +43,22 @@ def choose(name: str) -> Callable[[Row], Backend]:
     if name not in BACKENDS:
         raise RecipeError(f"attention backend '{name}' does not exist; choose one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
+
+
+def default(row: Row) -> str:
+    """Return the name of the backend that suits a row, which must be on the device of the model.
+
+    "segmented" on the CPU; on CUDA "flex" for a row that brings its blocks, as rows of one length do in
+    training, for each other length would be compiled anew; "dense" else.
+    """
+    if row.order.device.type == "cpu":
+        return "segmented"
+    return "flex" if row.order.device.type == "cuda" and row.blocks is not None else "dense"
+
+
+def trains_on(device: torch.device) -> tuple[str, ...]:
+    """Return the names of the backends that compute gradients on a device."""
+    return tuple(name for name in BACKENDS if _ONLY_ON.get(name, device.type) == device.type)
 
 
 class Visibility:
@@ -65,8 +85,8 @@ class Visibility:
         if self.calls != self.layers:
             raise VisibilityError(
                 f"attention ran {self.calls} times with this visibility, the model has {self.layers} layers; "
-                f"set attn_implementation='{NAME}' on the text config, make a Visibility for "
-                "each forward, and check before the backward (checkpointing runs layers again)"
+                "let nothing change the attention after adopt(model), make a Visibility for each forward, "
+                "and check before the backward (checkpointing runs layers again)"
             )
 
 
@@ -75,6 +95,111 @@ def register() -> None:
     from transformers import AttentionInterface  # here, because it takes seconds and backends work without it
 
     AttentionInterface.register(NAME, attend)
+
+
+def adopt(model: Any) -> int:
+    """Give the language model of a `transformers` model the registered attention, and no other part of it.
+
+    All configs of the model become private copies first: attention is chosen by config, so a second model
+    built from a shared one would switch this model back to a causal mask. Then two tokens that see only
+    themselves run through the language model, to prove that each layer honours a visibility.
+
+    Args:
+        model: a model of `transformers`, with or without head and vision tower, in the mode (training or not)
+            it will run in.
+
+    Returns:
+        how many layers attend, for `Visibility(backend, layers=...)`.
+
+    Raises:
+        VisibilityError: layers mix tokens by other means than the registered attention (linear attention,
+            convolutions, attention code of their own), or need arithmetic that no backend has.
+    """
+    register()
+    _own_configs(model)
+    language = model.get_decoder()
+    _refuse_kinds(language)
+    language.set_attn_implementation(NAME)
+    windows = _probe(language)
+    _refuse_lost_windows(language, windows)
+    return len(windows)
+
+
+def _own_configs(model: nn.Module) -> None:
+    from transformers import PreTrainedConfig
+
+    copies: dict[int, Any] = {}  # shared, so that one config of several modules stays one
+    for module in model.modules():
+        if isinstance(getattr(module, "config", None), PreTrainedConfig):
+            module.config = copy.deepcopy(module.config, copies)
+
+
+def _refuse_kinds(language: Any) -> None:
+    name, kinds = type(language).__name__, getattr(language.config, "layer_types", None) or ()
+    foreign = sorted(set(kinds) - {"full_attention", "sliding_attention"})
+    if foreign:
+        raise VisibilityError(
+            f"{name} has layers of kind {', '.join(foreign)}, which cannot hide the branches of a row from "
+            "each other; choose a model of full_attention and sliding_attention"
+        )
+    if not language._supports_attention_backend:
+        raise VisibilityError(
+            f"{name} does not attend through the AttentionInterface of transformers, so it cannot hide the "
+            "branches of a row from each other; choose another model"
+        )
+
+
+class _Noted:
+    """Two tokens that see only themselves; `windows` are those that the layers asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.position = torch.arange(2, device=device)[None]
+        self.windows: list[int | None] = []
+        mask = torch.eye(2, dtype=torch.bool, device=device)[None, None]
+        self._masked = Masked(mask, position=(self.position, self.position))
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None = None
+    ) -> Tensor:
+        self.windows.append(window)
+        return self._masked(query, key, value, scale=scale, window=window)
+
+
+@torch.enable_grad()
+def _probe(language: Any) -> list[int | None]:
+    """Return the window of each layer, or refuse a model in which tokens that are hidden reach each other."""
+    table = language.get_input_embeddings().weight
+    backend = _Noted(table.device)
+    wave = torch.arange(2 * table.shape[1], device=table.device).sin().to(table.dtype)
+    tokens = wave.reshape(1, 2, -1).requires_grad_()
+    hidden = language(
+        inputs_embeds=tokens,
+        position_ids=backend.position,
+        use_cache=False,
+        visibility=Visibility(backend, layers=language.config.num_hidden_layers),
+    ).last_hidden_state[0]
+    mixture = wave[: hidden.shape[1]].detach()  # a plain sum is what a normalisation keeps constant
+    seen = [torch.autograd.grad(token @ mixture, tokens, retain_graph=True)[0][0] for token in hidden]
+    leaks = any(bool((gradient[other] != 0.0).any()) for gradient, other in zip(seen, (1, 0), strict=True))
+    count, layers = len(backend.windows), language.config.num_hidden_layers
+    if leaks or count != layers:
+        raise VisibilityError(
+            f"{type(language).__name__} attends {count} times through the AttentionInterface of transformers "
+            f"in {layers} layers, and tokens hidden from each other {'' if leaks else 'do not '}meet; "
+            "choose a model in which nothing else mixes tokens"
+        )
+    return backend.windows
+
+
+def _refuse_lost_windows(language: Any, windows: list[int | None]) -> None:
+    config = language.config
+    kinds = getattr(config, "layer_types", None) or ()
+    wanted = [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+    if wanted and wanted != windows:
+        raise VisibilityError(
+            f"the layers of {type(language).__name__} have windows {wanted} and ask attention for {windows}; "
+            "choose another model"
+        )
 
 
 def attend(
@@ -102,6 +227,11 @@ def attend(
         )
     if attention_mask is not None:
         raise VisibilityError("got an attention_mask beside the visibility; leave the mask out")
+    if getattr(module, "is_causal", True) is False:
+        raise VisibilityError(
+            f"{type(module).__name__} attends in both directions, a row is causal outside its groups; switch "
+            "the config's bidirectional attention off"
+        )
     if dropout > 0.0:
         raise VisibilityError(f"attention dropout {dropout} is not supported; set attention_dropout to 0")
     asked = [name for name in _REFUSED if others.get(name) is not None]

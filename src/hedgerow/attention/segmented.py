@@ -1,71 +1,53 @@
-"""Exact attention on packed trees from plain squares and rectangles: no mask, nothing of size N x N.
+"""Exact attention on packed trees on the CPU, tile by tile: nothing of size N x N.
 
-In logical order, let a segment be a maximal run [a, b) of tokens with one subtree end e. The visible pairs:
+The tiles come from `hedgerow.attention.tiles`. The forward pass keeps, for the queries of one cell, the
+greatest score so far and shrinks its sums when that grows (online softmax, arXiv 1805.02867). The backward
+pass makes the weights again from the log-sum-exp over *all* keys of a query, which the forward pass kept
+(as in arXiv 2205.14135). Scores are in bits: with log2(e) in the scale, exp2 does the work of exp.
 
-- per segment, the causal square on [a, b);
-- per segment with e > b, the full rectangle of queries [b, e) and keys [a, b): a subtree sees its ancestor;
-- per bidirectional group g0 < g1 < ... < gn, the pairs whose query comes first. Backwards they are a causal
-  square again: queries g(n-1) ... g0, keys gn ... g1.
-
-No pair is in two of them. Blocks of one shape run as one call, which returns its output and the log-sum-exp
-of its scores; the parts of a query merge as O = sum_p exp(lse_p - L) O_p with L = logsumexp_p lse_p. In the
-backward pass each kernel gets the merged O and L, which yields exactly that part's share of the gradients
-(as in ring attention, arXiv 2310.01889).
-
-Shapes: N tokens, H query heads, J key heads, D channels, C blocks of a part, L queries or keys of a block.
+Shapes: N tokens, H query heads, J key heads, D channels; Q queries and K keys of a tile. G query heads that
+share a key head are taken together, G rows a token: tensors are laid out as [S, N G, D] for S = H / G stacks.
 """
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hedgerow.attention.tiles import CELL, Plan, Tile
 from hedgerow.errors import VisibilityError
-from hedgerow.sequence import Array, Row
+from hedgerow.sequence import Row
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """Blocks of one shape: `queries` and `keys` pick C x L tokens of the row, a slice where they adjoin."""
-
-    queries: slice | Tensor
-    keys: slice | Tensor
-    shape: tuple[int, int, int]  # C blocks, queries and keys of each
-    causal: bool
-
-    @property
-    def pairs(self) -> int:
-        """How many (query, key) pairs it computes."""
-        count, queries, keys = self.shape
-        return count * (queries * (queries + 1) // 2 if self.causal else queries * keys)
+_SCORES = 2**19  # most scores of one product: enough work for a call, and still in the cache for the next
+_TOGETHER = 4  # most query heads taken together
+_BITS = math.log2(math.e)
+_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Segmented:
-    """Attention on the squares and rectangles of a row, found once a row. For CPU; fp32, fp64, bf16 and fp16.
+    """Attention on the tiles of a row, found once a row. For the CPU. Computes in fp32, fp64 inputs in fp64.
+
+    `torch.compile` leaves it out of the graph.
 
     Args:
         row: a row after `Row.to("cpu")`.
 
     Raises:
-        VisibilityError: the row is not on the CPU, or a group reaches over several nodes.
-        ValueError: `order` and `end` do not describe nested subtrees.
+        VisibilityError: the row is not on the CPU.
+        ValueError: a token of the row does not see itself.
     """
 
     def __init__(self, row: Row) -> None:
         _refuse_device(row.order.device)
-        position = row.position if row.position.ndim == 1 else row.position[0]
-        self._length = len(row.order)
-        self._span = int(position.max() - position.min())
-        self.parts = _split(row.order.numpy(), row.end.numpy(), row.group.numpy())
+        self.plan = Plan(row)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None = None
     ) -> Tensor:
@@ -73,180 +55,182 @@ class Segmented:
 
         Args:
             query: float [1, H, N, D].
-            key: float [1, J, N, D].
+            key: float [1, J, N, D]; H is a multiple of J.
             value: as the key.
             scale: factor of the scores.
-            window: how many positions back a query may look; allowed where it hides nothing of this row.
+            window: how many positions back a query may look, itself included; None for no limit.
 
         Returns:
-            float [1, H, N, D], differentiable once.
+            float [1, H, N, D] in the dtype of the queries, differentiable once.
 
         Raises:
-            VisibilityError: the window would hide tokens, or device or shapes are wrong.
+            VisibilityError: device or shapes are wrong.
         """
         _refuse_device(query.device)
-        if window is not None and window <= self._span:
-            raise VisibilityError(
-                f"a layer looks back {window} positions and the row spans {self._span + 1}; "
-                "segmented attention has no windows, use the backend 'dense'"
-            )
-        if query.shape[0] != 1 or not query.shape[2] == key.shape[2] == self._length:
+        length = len(self.plan)
+        if query.shape[0] != 1 or not query.shape[2] == key.shape[2] == length:
             raise VisibilityError(
                 f"attention got queries {list(query.shape)} and keys {list(key.shape)} for a row of "
-                f"{self._length} tokens; run the model on that row alone, batch 1, without a cache"
+                f"{length} tokens; run the model on that row alone, batch 1, without a cache"
             )
-        if torch.is_autocast_enabled("cpu"):
-            # On short blocks the kernel's backward in bf16 is about three times slower than in fp32.
-            query, key, value = query.float(), key.float(), value.float()
-        out: Tensor = _Attend.apply(query, key, value, self.parts, scale)  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", enabled=False):
+            out: Tensor = _Attend.apply(query, key, value, self.plan, window, scale)  # type: ignore[no-untyped-call]
         return out
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: tuple[Part, ...], scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: Plan, window: int | None, scale: float
     ) -> Tensor:
-        q, k, v = _by_token(query), _by_token(key), _by_token(value)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        out = q.new_zeros(q.shape, dtype=wide)
-        lse = q.new_full(q.shape[:2], -torch.inf, dtype=wide)
-        for part in parts:
-            picked = _blocks(q, part.queries, part), _blocks(k, part.keys, part), _blocks(v, part.keys, part)
-            part_out, part_lse = _forward(*picked, 0.0, part.causal, scale=scale)
-            _merge(out, lse, part.queries, _tokens(part_out), _tokens(part_lse))
-        result = _by_head(out.to(q.dtype))
+        heads = _Heads(query, key, plan)
+        q, k, v = heads.lay(query).mul_(scale * _BITS), heads.lay(key), heads.lay(value)
+        out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
+        for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
+            rows = heads.rows(queries)
+            sums = [_Softmax(stack[rows]) for stack in q]
+            for tile in heads.cut(tiles):
+                bias = plan.bias(tile, window) if tile.partial else None
+                for stack, softmax in enumerate(sums):
+                    keys = heads.shared(stack), tile.keys
+                    softmax.add(k[keys], v[keys], bias)
+            for stack, softmax in enumerate(sums):
+                softmax.finish(out[stack, rows], lse[stack, rows])
+        result = heads.unlay(out, query)
         ctx.save_for_backward(query, key, value, result, lse)
-        ctx.parts, ctx.scale = parts, scale
+        ctx.plan, ctx.window, ctx.scale = plan, window, scale
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, result, lse = ctx.saved_tensors
-        q, k, v, o, g = (_by_token(x) for x in (query, key, value, result, grad))
-        dq, dk, dv = (torch.zeros(x.shape, dtype=lse.dtype) for x in (q, k, v))
-        for part in ctx.parts:
-            g_part, q_part, o_part, lse_part = (_blocks(x, part.queries, part) for x in (g, q, o, lse))
-            k_part, v_part = (_blocks(x, part.keys, part) for x in (k, v))
-            dq_part, dk_part, dv_part = _backward(
-                g_part, q_part, k_part, v_part, o_part, lse_part, 0.0, part.causal, scale=ctx.scale
-            )
-            _add(dq, part.queries, _tokens(dq_part))
-            _add(dk, part.keys, _tokens(dk_part))
-            _add(dv, part.keys, _tokens(dv_part))
-        return *(_by_head(x.to(query.dtype)) for x in (dq, dk, dv)), None, None
+        plan, window, scale = ctx.plan, ctx.window, ctx.scale
+        heads = _Heads(query, key, plan)
+        q, k, v = heads.lay(query).mul_(scale * _BITS), heads.lay(key), heads.lay(value)
+        g, dq = heads.lay(grad), torch.empty_like(q)
+        delta = heads.lay(result).mul_(g).sum(-1)
+        dk, dv = (torch.zeros_like(x.mT, memory_format=torch.contiguous_format) for x in (k, v))
+        for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
+            rows = heads.rows(queries)
+            slopes = [_Slopes(*(x[rows] for x in of)) for of in zip(q, g, lse, delta, strict=True)]
+            for tile in heads.cut(tiles):
+                bias = plan.bias(tile, window) if tile.partial else None
+                for stack, slope in enumerate(slopes):
+                    shared, keys = heads.shared(stack), tile.keys
+                    slope.add(
+                        k[shared, keys], v[shared, keys], bias, dk[shared, :, keys], dv[shared, :, keys]
+                    )
+            for stack, slope in enumerate(slopes):
+                torch.mul(slope.total, scale, out=dq[stack, rows])
+        dk = dk.div_(_BITS)
+        return (
+            heads.unlay(dq, query), heads.unlay(dk.mT, key), heads.unlay(dv.mT, value), None, None, None,
+        )  # fmt: skip
 
 
-def _by_token(x: Tensor) -> Tensor:
-    """[1, H, N, D] -> [N, H, D]; the kernel wants the channels of a head side by side."""
-    x = x[0].transpose(0, 1)
-    return x if x.stride(-1) == 1 else x.contiguous()
+class _Softmax:
+    """The output of the queries of a cell in one stack, from the keys so far."""
+
+    def __init__(self, query: Tensor) -> None:
+        self._query = query
+        self._top = query.new_full((len(query), 1), torch.finfo(query.dtype).min)
+        self._total = torch.zeros_like(self._top)
+        self._out = torch.zeros_like(query)
+
+    def add(self, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
+        """Take K more keys in: key and value [K, D], bias [Q, K] of the scores or None."""
+        scores = _scores(self._query, key, bias)
+        top = torch.maximum(self._top, scores.amax(1, keepdim=True))
+        weights = scores.sub_(top).exp2_()
+        shrink = self._top.sub_(top).exp2_()
+        self._total.mul_(shrink).add_(weights.sum(1, keepdim=True))
+        self._out.mul_(shrink).add_(_product(weights, value.T))
+        self._top = top
+
+    def finish(self, out: Tensor, lse: Tensor) -> None:
+        """Write the output [Q G, D] and the log-sum-exp [Q G]."""
+        torch.div(self._out, self._total, out=out)
+        torch.add(self._top[:, 0], self._total[:, 0].log2(), out=lse)
 
 
-def _by_head(x: Tensor) -> Tensor:
-    return x.transpose(0, 1)[None]
+class _Slopes:
+    """The gradients that the queries of a cell in one stack cause, and the one they get: `total` [Q G, D]."""
+
+    def __init__(self, query: Tensor, grad: Tensor, lse: Tensor, delta: Tensor) -> None:
+        self._query, self._grad, self._lse, self._delta = query, grad, lse[:, None], delta[:, None]
+        self._columns = query.T.contiguous(), grad.T.contiguous()
+        self.total = torch.zeros_like(query)
+
+    def add(self, key: Tensor, value: Tensor, bias: Tensor | None, dk: Tensor, dv: Tensor) -> None:
+        """Take K more keys in: key and value [K, D], bias as before; adds to dk and dv [D, K]."""
+        query, grad = self._columns
+        weights = _scores(self._query, key, bias).sub_(self._lse).exp2_()
+        dv.add_(_product(grad, weights.T))
+        slopes = _product(self._grad, value).sub_(self._delta).mul_(weights)
+        dk.add_(_product(query, slopes.T))
+        self.total.add_(_product(slopes, key.T))
 
 
-def _blocks(x: Tensor, pick: slice | Tensor, part: Part) -> Tensor:
-    """[N, H, ...] -> [C, H, L, ...], a view where the pick is a slice."""
-    picked = x[pick] if isinstance(pick, slice) else x.index_select(0, pick)
-    return picked.reshape(part.shape[0], -1, *x.shape[1:]).transpose(1, 2)
+def _scores(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the scores [Q G, K] of queries [Q G, D], keys [K, D] and a bias [Q, K] or none."""
+    scores = _product(query, key)
+    if bias is not None:
+        scores.view(len(bias), -1, len(key)).add_(bias[:, None])
+    return scores
 
 
-def _tokens(x: Tensor) -> Tensor:
-    """[C, H, L, ...] -> [C L, H, ...]."""
-    return x.transpose(1, 2).flatten(0, 1)
+class _Heads:
+    """How the heads of a call are laid out, and back."""
+
+    def __init__(self, query: Tensor, key: Tensor, plan: Plan) -> None:
+        group = query.shape[1] // key.shape[1]
+        self._take, self._back = plan.take, plan.back
+        self._wide = torch.promote_types(query.dtype, torch.float32)
+        self._count = query.shape[1]
+        self._together = max(n for n in range(1, _TOGETHER + 1) if group % n == 0)
+        self._stacks = group // self._together
+
+    def lay(self, x: Tensor) -> Tensor:
+        """Copy [1, H, N, D] in the order of the row to [S, N G, D] in that of the tiles; G is 1 for keys."""
+        x = x[0].transpose(0, 1)
+        x = x if self._take is None else x.index_select(0, self._take)
+        together = self._together if x.shape[1] == self._count else 1
+        x = x.view(len(x), -1, together, x.shape[2]).transpose(0, 1)
+        return x.new_empty(x.shape, dtype=self._wide).copy_(x).flatten(1, 2)
+
+    def unlay(self, x: Tensor, like: Tensor) -> Tensor:
+        """[S, N G, D] -> a tensor like the given one [1, H, N, D], with the heads of a token side by side."""
+        _, heads, length, width = like.shape
+        x = x.view(len(x), length, -1, width).transpose(0, 1)
+        x = x.to(like.dtype).reshape(length, heads, width)
+        x = x if self._back is None else x.index_select(0, self._back)
+        return x.transpose(0, 1)[None]
+
+    def rows(self, tokens: slice) -> slice:
+        """Return the rows of queries."""
+        return slice(tokens.start * self._together, tokens.stop * self._together)
+
+    def shared(self, stack: int) -> int:
+        """Return the key head of a stack."""
+        return stack // self._stacks
+
+    def cut(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
+        """Cut tiles to so many keys that a product holds at most `_SCORES` scores."""
+        step = _SCORES // (CELL * self._together)
+        for tile in tiles:
+            for start in range(tile.keys.start, tile.keys.stop, step):
+                yield dataclasses.replace(tile, keys=slice(start, min(start + step, tile.keys.stop)))
 
 
-def _merge(out: Tensor, lse: Tensor, pick: slice | Tensor, part_out: Tensor, part_lse: Tensor) -> None:
-    """Merge a part [C L, H, D] and its log-sum-exp [C L, H] into `out` and `lse`, in their precision."""
-    before = lse[pick]
-    share = torch.sigmoid(part_lse - before)[..., None]
-    if isinstance(pick, slice):
-        out[pick].lerp_(part_out.to(out.dtype), share)
-    else:
-        out[pick] = torch.lerp(out.index_select(0, pick), part_out.to(out.dtype), share)
-    lse[pick] = torch.logaddexp(before, part_lse)
-
-
-def _add(total: Tensor, pick: slice | Tensor, share: Tensor) -> None:
-    if isinstance(pick, slice):
-        total[pick] += share
-    else:
-        total.index_add_(0, pick, share.to(total.dtype))
-
-
-def _split(order: Array, end: Array, group: Array) -> tuple[Part, ...]:
-    """Find the parts of a row; `order`, `end` and `group` are int64 [N] in physical order."""
-    if not np.array_equal(np.sort(order), np.arange(len(order))):
-        raise ValueError("order must hold each place 0 .. N - 1 once")
-    where = np.argsort(order)
-    starts, stops, ends = _segments(end[where])
-    blocks = [*_squares(starts, stops), *_rectangles(starts, stops, ends), *_triangles(group[where], starts)]
-    return tuple(
-        Part(
-            queries=_pick(where[queries].ravel()),
-            keys=_pick(where[keys].ravel()),
-            shape=(*queries.shape, keys.shape[1]),
-            causal=causal,
-        )
-        for queries, keys, causal in blocks
-    )
-
-
-def _segments(end: Array) -> tuple[Array, Array, Array]:
-    """Return first place, stop and subtree end of each maximal run of equal `end` (in logical order)."""
-    starts = np.flatnonzero(np.diff(end, prepend=-1))
-    stops, ends = np.append(starts[1:], len(end)), end[starts]
-    enclosing: list[int] = []
-    for start, stop, last in zip(starts.tolist(), stops.tolist(), ends.tolist(), strict=True):
-        while enclosing and enclosing[-1] <= start:
-            enclosing.pop()
-        if not stop <= last <= (enclosing[-1] if enclosing else len(end)):
-            raise ValueError(f"the subtree of places {start}..{stop - 1} ends at {last}, not in its parent's")
-        enclosing.append(last)
-    return starts, stops, ends
-
-
-def _squares(starts: Array, stops: Array) -> Iterator[tuple[Array, Array, bool]]:
-    lengths = stops - starts
-    for length in np.unique(lengths):
-        places = starts[lengths == length, None] + np.arange(length)
-        yield places, places, True
-
-
-def _rectangles(starts: Array, stops: Array, ends: Array) -> Iterator[tuple[Array, Array, bool]]:
-    heights, widths = ends - stops, stops - starts
-    shapes = np.unique(np.stack([heights, widths], 1)[heights > 0], axis=0)
-    for height, width in shapes:
-        chosen = (heights == height) & (widths == width)
-        yield stops[chosen, None] + np.arange(height), starts[chosen, None] + np.arange(width), False
-
-
-def _triangles(group: Array, starts: Array) -> Iterator[tuple[Array, Array, bool]]:
-    """Yield the pairs of a group whose query comes first; `group` is in logical order."""
-    found: dict[int, list[Array]] = defaultdict(list)
-    members = np.flatnonzero(group >= 0)
-    members = members[np.argsort(group[members], kind="stable")]
-    for places in np.split(members, np.flatnonzero(np.diff(group[members])) + 1):
-        if len(places) > 1:
-            if np.searchsorted(starts, places[0], "right") != np.searchsorted(starts, places[-1], "right"):
-                raise VisibilityError(
-                    f"bidirectional group {group[places[0]]} reaches over several nodes; "
-                    "give each message its own group, or use the backend 'dense'"
-                )
-            found[len(places)].append(places[::-1])
-    for same in found.values():
-        places = np.stack(same)
-        yield places[:, 1:], places[:, :-1], True
-
-
-def _pick(indices: Array) -> slice | Tensor:
-    first, count = int(indices[0]), len(indices)
-    if np.array_equal(indices, np.arange(first, first + count)):
-        return slice(first, first + count)
-    return torch.from_numpy(indices)
+def _product(x: Tensor, rows: Tensor) -> Tensor:
+    """Return x [m, k] times the transpose of rows [n, k]; `rows` or its transpose must be contiguous."""
+    if x.dtype == torch.float32 and _ONEDNN:
+        # A plain product in fp32 goes to MKL, which runs at half the speed on AMD processors. This one, which
+        # compiled models use for linear layers, is a thousand times slower on any other strides.
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, rows, None, "none", [], "")
+        return out
+    return x @ rows.T
 
 
 def _refuse_device(device: torch.device) -> None:

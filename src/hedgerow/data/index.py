@@ -1,252 +1,210 @@
-"""The index: which trees there are, what each costs, and facts of their media; no pixel is read for it."""
+"""The index: which trees there are, and what each costs in each epoch; no pixel is read for it."""
 
 import dataclasses
-import json
-import os
-from collections.abc import Iterator
+import logging
 from collections.abc import Sequence as Listing
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
 
-from hedgerow.content import Media
+import numpy as np
+
+from hedgerow.data.facts import MediaFacts
+from hedgerow.data.lines import Dropped, Line, Lines, located
+from hedgerow.data.measure import Maker, Measured, Progress, Surveys, measure
+from hedgerow.data.mixture import DataSet, Drawn, Mixture, Rates, mixture
+from hedgerow.data.oversize import shortened
+from hedgerow.data.shares import MixtureReport, report
+from hedgerow.data.transforms import Transforms
 from hedgerow.encode import Encoder
-from hedgerow.errors import BudgetError, DataError
-from hedgerow.sequence import Budget, Cost, Sequence
-from hedgerow.tree import MessageTree, parse_line
-from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
+from hedgerow.errors import DataError
+from hedgerow.sequence import Costs, Sequence
+from hedgerow.tree import MessageTree
 
-OnBad = Literal["raise", "skip"]
-_KINDS = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
+_LOG = logging.getLogger("hedgerow")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Line:
-    """Where a tree stands: file, line number from 1, byte offset."""
+class Epoch:
+    """The examples of one epoch that can be used: what is drawn, and what is known of it.
 
-    path: str
-    number: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.number}"
-
-    def read(self) -> MessageTree:
-        """Parse the tree that stands here.
-
-        Raises:
-            DataError: the file changed, or the line is not a tree.
-        """
-        with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
-            return self.parse(file.readline())
-
-    def parse(self, raw: bytes) -> MessageTree:
-        """Build the tree from the bytes of this line.
-
-        Raises:
-            DataError: they are not a tree in UTF-8.
-        """
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self}: not UTF-8 ({error}); save the file in UTF-8") from None
-        return parse_line(text, where=str(self), folder=Path(self.path).parent)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dropped:
-    """An example that was left out, and why."""
-
-    where: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
-
-    @classmethod
-    def of(cls, line: Line, error: DataError) -> "Dropped":
-        """Note an error that `located` has passed."""
-        return cls(str(line), str(error).removeprefix(f"{line}: "))
-
-
-class MediaFacts:
-    """Facts of media files, each looked at once; kept in a file, valid while size and time of a file stay.
-
-    Args:
-        cache: JSON file to read facts from and save them to; None keeps them in memory. One that cannot be
-            read is made again.
+    `dropped` says what was left out in this epoch alone: a transform may make a tree larger than a row.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
-        self._cache = cache
-        self._known = _read_facts(cache) if cache is not None and cache.is_file() else {}
-
-    def __call__(self, media: Media) -> Facts:
-        """Return the facts of a file.
-
-        Raises:
-            MediaError: the file is missing or cannot be read.
-        """
-        path, key = Path(media.path), f"{media.type} {media.path}"  # a file may be shown as either
-        stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-        known = self._known.get(key)
-        if known is None or known[0] != stamp:
-            known = self._known[key] = (stamp, probe(media))
-        return known[1]
-
-    def save(self) -> None:
-        """Write the facts to the cache file, if there is one."""
-        if self._cache is None:
-            return
-        values = {
-            key: (stamp, type(facts).__name__, dataclasses.asdict(facts))
-            for key, (stamp, facts) in self._known.items()
-        }
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._cache.with_name(f"{self._cache.name}.{os.getpid()}")  # ranks write the same file
-        temporary.write_text(json.dumps(values), encoding="utf-8")
-        temporary.replace(self._cache)
+    drawn: Drawn
+    surveys: Surveys
+    dropped: tuple[Dropped, ...] = ()
 
 
 class Examples:
     """The examples of a run: costs now, trees and pixels late. Picklable, so that data workers can hold it.
 
+    An epoch draws examples from the data sets; they are numbered from 0 in each epoch, and everything about
+    them is a pure function of (data, settings, seed, epoch, number). The latest epoch is kept.
+
     Args:
-        lines: where the trees stand.
-        costs: what each costs, in the same order.
+        lines: where the usable trees stand, set after set.
+        surveys: what is known of them before any transform.
         dropped: what was left out.
-        encoder: encodes a tree when it is asked for.
-        on_bad: whether an example whose pixels turn out to be bad is left out by `attempt`.
+        maker: makes and measures a tree.
+        mixture: what an epoch draws.
+        sets: the data sets.
+        workers: processes that measure.
     """
 
     def __init__(
         self,
-        lines: Listing[Line],
-        costs: Listing[Cost],
+        lines: Lines,
+        surveys: Surveys,
         *,
         dropped: Listing[Dropped],
-        encoder: Encoder,
-        on_bad: OnBad = "raise",
+        maker: Maker,
+        mixture: Mixture,
+        sets: Listing[DataSet],
+        workers: int = 1,
     ) -> None:
-        self.lines = tuple(lines)
-        self.costs = tuple(costs)
+        self.lines = lines
+        self.surveys = surveys
         self.dropped = tuple(dropped)
-        self.encoder = encoder
-        self.on_bad = on_bad
+        self.mixture = mixture
+        self.sets = tuple(sets)
+        self._maker = maker
+        self._workers = workers
+        self._latest: tuple[int, Epoch] | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes the trees."""
+        return self._maker.encoder
 
     def __len__(self) -> int:
-        return len(self.lines)
+        """How many examples an epoch draws, those that it has to leave out included."""
+        return len(self.mixture)
 
-    def tree(self, number: int) -> MessageTree:
-        """Read one tree."""
-        return self.lines[number].read()
+    def epoch(self, number: int) -> Epoch:
+        """Return what an epoch draws; with transforms, all of it is measured anew.
 
-    def encode(self, number: int) -> Sequence:
+        Raises:
+            DataError: a transformed tree is bad or holds more than a row, and that is not to be left out; or
+                nothing is left.
+        """
+        if self._latest is None or self._latest[0] != number:
+            self._latest = (number, self._epoch(number))
+        return self._latest[1]
+
+    def costs(self, epoch: int) -> Costs:
+        """Return what each example of an epoch costs."""
+        return self.epoch(epoch).surveys.costs
+
+    def tasks(self, epoch: int) -> Costs:
+        """Return how many samples of each task each example of an epoch has."""
+        return self.epoch(epoch).surveys.tasks
+
+    def tree(self, epoch: int, number: int) -> MessageTree:
+        """Read one tree, transformed and shortened as it is in this epoch.
+
+        Raises:
+            DataError: its file has changed.
+        """
+        known = self.epoch(epoch)
+        tree = self._maker.tree(self._line(epoch, number), int(known.drawn.turns[number]))
+        if known.surveys.cut[number] and self._maker.budget is not None:
+            return shortened(tree, self.encoder, self._maker.budget)
+        return tree
+
+    def encode(self, epoch: int, number: int) -> Sequence:
         """Read and encode one tree, pixels included.
 
         Raises:
             DataError: it cannot be encoded; the message names file and line.
         """
-        with located(str(self.lines[number])):
-            return self.encoder(self.tree(number))
+        with located(self.where(epoch, number)):
+            return self.encoder(self.tree(epoch, number))
 
-    def attempt(self, number: int) -> Sequence | Dropped:
+    def attempt(self, epoch: int, number: int) -> Sequence | Dropped:
         """Read and encode one tree; where bad examples are skipped, return why it cannot be.
 
         Raises:
             DataError: it cannot be encoded, and bad examples are not skipped.
         """
         try:
-            return self.encode(number)
+            return self.encode(epoch, number)
         except DataError as error:
-            if self.on_bad == "raise":
+            if not self._maker.forgives(error):
                 raise
-            return Dropped.of(self.lines[number], error)
+            return Dropped.of(self._line(epoch, number), error)
+
+    def where(self, epoch: int, number: int) -> str:
+        """Return file and line of an example."""
+        return str(self._line(epoch, number))
+
+    def report(self) -> MixtureReport:
+        """Return what part each data set and group has in training, before any transform."""
+        return report(self.sets, self.mixture, self.lines.files, self.surveys)
 
     @classmethod
     def read(
         cls,
-        paths: Listing[tuple[str | Path, int]],
-        encoder: Encoder,
+        sets: Listing[DataSet],
+        maker: Maker,
         *,
-        budget: Budget | None = None,
-        on_bad: OnBad = "raise",
+        rates: Rates | None = None,
+        workers: int = 1,
+        progress: Progress | None = None,
     ) -> "Examples":
-        """Index JSONL files.
+        """Index data sets.
 
         Args:
-            paths: files, and how often each of their trees is used in an epoch.
-            encoder: measures the trees.
-            budget: what a row may hold; an example over it is bad.
-            on_bad: raise at the first bad example, or leave it out and count it.
+            sets: JSONL files.
+            maker: makes and measures the trees.
+            rates: how often sets are drawn; None: each of their trees `repeat` times an epoch.
+            workers: processes that measure; the result is the same for any number.
+            progress: called with how many trees are measured, and how many there are.
 
         Raises:
-            DataError: an example is bad, or none is left.
+            DataError: an example is bad or holds more than a row, and that is not to be left out; or none is
+                left.
+            ValueError: the groups of sets and rates do not match.
         """
-        lines: list[Line] = []
-        costs: list[Cost] = []
-        dropped: list[Dropped] = []
-        for path, repeat in paths:
-            for line, raw in _lines(Path(path)):
-                try:
-                    with located(str(line)):
-                        tree = line.parse(raw)
-                        cost = _measure(tree, encoder, budget)
-                except DataError as error:
-                    if on_bad == "raise":
-                        raise
-                    dropped.append(Dropped.of(line, error))
-                    continue
-                lines.extend([line] * repeat)
-                costs.extend([cost] * repeat)
-        if not lines:
-            raise DataError(
-                f"{', '.join(str(path) for path, _ in paths)}: no usable example; {_why(dropped)}"
-            )
-        return cls(lines, costs, dropped=dropped, encoder=encoder, on_bad=on_bad)
-
-
-@contextmanager
-def located(where: str) -> Iterator[None]:
-    """Put `where: ` before the message of a DataError that passes through, once."""
-    try:
-        yield
-    except DataError as error:
-        if str(error).startswith(where):
-            raise
-        raise type(error)(f"{where}: {error}") from None
-
-
-def _measure(tree: MessageTree, encoder: Encoder, budget: Budget | None) -> Cost:
-    cost = encoder.measure(tree)
-    if budget is not None and not budget.fits(cost):
-        raise BudgetError(
-            f"{tree.id}: {budget.excess(cost)} of a row; raise the budget, shorten its branches, "
-            "or set on_bad: skip"
+        lines = Lines.scan([one.path for one in sets])
+        plain = maker
+        if maker.transforms:  # whether a tree fits is known once it is transformed
+            plain = dataclasses.replace(maker, transforms=Transforms(), budget=None)
+        turns = np.zeros(len(lines), np.int64)
+        found = measure(plain, lines, turns, workers=workers, progress=progress)
+        if not len(found.kept):
+            raise DataError(f"{', '.join(str(one.path) for one in sets)}: no usable example; {_why(found)}")
+        lines = lines.take(found.kept)
+        sizes = np.bincount(lines.files, minlength=len(sets)).tolist()
+        return cls(
+            lines,
+            found.surveys,
+            dropped=found.dropped,
+            maker=maker,
+            mixture=mixture(sets, rates or Rates(), sizes, seed=maker.seed),
+            sets=sets,
+            workers=workers,
         )
-    return cost
+
+    def save_facts(self) -> None:
+        """Write down the facts of media files that were looked up, if they have a file."""
+        if isinstance(self.encoder.facts, MediaFacts):
+            self.encoder.facts.save()
+
+    def _line(self, epoch: int, number: int) -> Line:
+        return self.lines[int(self.epoch(epoch).drawn.examples[number])]
+
+    def _epoch(self, number: int) -> Epoch:
+        drawn = self.mixture.draw(number)
+        if not self._maker.transforms:
+            return Epoch(drawn, self.surveys.take(drawn.examples))
+        lines = self.lines.take(drawn.examples)
+        found = measure(self._maker, lines, drawn.turns, workers=self._workers)
+        if not len(found.kept):
+            raise DataError(f"epoch {number}: no usable example; {_why(found)}")
+        if found.dropped:
+            _LOG.warning("epoch %d leaves out %s", number, _why(found))
+        kept = Drawn(drawn.examples[found.kept], drawn.turns[found.kept])
+        return Epoch(kept, found.surveys, found.dropped)
 
 
-def _lines(path: Path) -> Iterator[tuple[Line, bytes]]:
-    try:
-        with path.open("rb") as file:
-            offset = 0
-            for number, raw in enumerate(file, 1):
-                if raw.strip():
-                    yield Line(str(path), number, offset), raw
-                offset += len(raw)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); give a JSONL file in UTF-8") from None
-
-
-def _read_facts(cache: Path) -> dict[str, tuple[list[int], Facts]]:
-    try:
-        found = json.loads(cache.read_text(encoding="utf-8"))
-        return {key: (stamp, _KINDS[kind](**values)) for key, (stamp, kind, values) in found.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return {}  # cut off, or of another version: facts can be looked up again
-
-
-def _why(dropped: Listing[Dropped]) -> str:
+def _why(found: Measured) -> str:
+    dropped = found.dropped
     return f"the first of {len(dropped)} bad ones: {dropped[0]}" if dropped else "it is empty"

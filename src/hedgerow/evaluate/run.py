@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hedgerow.build import build_encoder, evaluation_examples, trained_model, training_examples
-from hedgerow.data.index import Dropped, Examples
+from hedgerow.data.index import Examples
+from hedgerow.data.lines import Dropped
 from hedgerow.evaluate.runner import Constant, Figure, Reply, ask, questions, summary
 from hedgerow.recipe import Recipe
 from hedgerow.tree import MessageTree
@@ -73,11 +74,11 @@ def _readable(examples: Examples) -> tuple[list[MessageTree], list[Dropped]]:
     trees: list[MessageTree] = []
     dropped: list[Dropped] = []
     for number in range(len(examples)):
-        outcome = examples.attempt(number)
+        outcome = examples.attempt(0, number)
         if isinstance(outcome, Dropped):
             dropped.append(outcome)
         else:
-            trees.append(examples.tree(number))
+            trees.append(examples.tree(0, number))
     return trees, dropped
 
 

@@ -174,8 +174,8 @@ def _answer(
         for place, path in enumerate(paths):
             index[place, -len(path) :] = torch.from_numpy(path)
         index = index.to(model.device)
-        last = index[:, -1]
-        state = _State(_pick(cache, index.clamp(min=0)), index >= 0, row.position[last] + 1)
+        last, kept = index[:, -1], index.clamp(min=0)
+        state = _State(_pick(cache, kept), index >= 0, row.position[kept])
         first = model.head(hidden[last]).argmax(-1)
         yield from zip(members, _continue(model, state, first, most=most, stop=stop), strict=True)
 
@@ -188,7 +188,7 @@ def _pick(cache: Any, index: Tensor) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class _State:
-    """What is kept of unfinished prompts: keys and values, which are real (bool [B, K]), position [B]."""
+    """What is kept of unfinished prompts: keys and values, which are real (bool [B, K]), position [B, K]."""
 
     cache: Any
     seen: Tensor
@@ -218,10 +218,11 @@ def _continue(model: Molmo2, state: _State, token: Tensor, *, most: int, stop: i
 
 
 def _next(model: Molmo2, state: _State, token: Tensor) -> Tensor:
+    here = state.position[:, -1:] + 1
     state.seen = torch.cat([state.seen, state.seen.new_ones(len(token), 1)], dim=1)
+    state.position = torch.cat([state.position, here], dim=1)
     embeddings = model.hf.get_input_embeddings()(token)[:, None]
-    backend = Masked(state.seen[:, None, None, :])
-    hidden = model.attend(embeddings, state.position[:, None], backend=backend, cache=state.cache)
-    state.position = state.position + 1
+    backend = Masked(state.seen[:, None, None, :], position=(here, state.position))
+    hidden = model.attend(embeddings, here, backend=backend, cache=state.cache)
     best: Tensor = model.head(hidden[:, 0]).argmax(-1)
     return best

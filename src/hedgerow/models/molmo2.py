@@ -3,15 +3,13 @@
 Letters for shapes as in `hedgerow.sequence`; D is the width of the language model.
 """
 
-import copy
 import dataclasses
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
-from hedgerow.attention.register import NAME, Backend, Visibility, choose, register
+from hedgerow.attention.register import Backend, Visibility, adopt, choose, default
 from hedgerow.errors import RecipeError
 from hedgerow.sequence import Array, Row, VisionInput
 
@@ -60,8 +58,8 @@ class Molmo2(nn.Module):
 
     Args:
         hf: a model from `hedgerow.models.assemble`, or from `from_pretrained`.
-        attention: name of a backend of `hedgerow.attention.register`; None takes "segmented" on the CPU and
-            "dense" elsewhere.
+        attention: name of a backend of `hedgerow.attention.register`; None takes the one that
+            suits the row.
         vision_attention: of the vision tower and the connector. "eager" trains faster in bf16 on a CPU.
         gradient_checkpointing: run each layer again in the backward pass instead of keeping its activations.
 
@@ -80,11 +78,8 @@ class Molmo2(nn.Module):
         super().__init__()
         if attention is not None:
             choose(attention)
-        _own_configs(hf)
-        register()
-        hf.set_attn_implementation(
-            {"text_config": NAME, "vision_config": vision_attention, "adapter_config": vision_attention}
-        )
+        self._layers = adopt(hf)
+        hf.set_attn_implementation({"vision_config": vision_attention, "adapter_config": vision_attention})
         if gradient_checkpointing:
             hf.activation_checkpointing_enable()
         self.hf = hf
@@ -152,8 +147,7 @@ class Molmo2(nn.Module):
             raise ValueError(
                 f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]"
             )
-        name = self.attention or ("segmented" if embeddings.device.type == "cpu" else "dense")
-        backend = choose(name)(row)
+        backend = choose(self.attention or default(row))(row)
         return self.attend(embeddings[None], row.position[None], backend=backend, cache=cache)[0]
 
     def attend(self, embeddings: Tensor, position: Tensor, *, backend: Backend, cache: Any = None) -> Tensor:
@@ -171,9 +165,8 @@ class Molmo2(nn.Module):
         Raises:
             VisibilityError: a layer ran without this visibility.
         """
-        language = self.hf.model.language_model
-        visibility = Visibility(backend, layers=len(language.layers))
-        found = language(
+        visibility = Visibility(backend, layers=self._layers)
+        found = self.hf.model.language_model(
             inputs_embeds=embeddings,
             position_ids=position,
             past_key_values=cache,
@@ -223,13 +216,6 @@ class Molmo2(nn.Module):
             embeddings=float(embeddings.std(correction=0)),
             between=_between(features, crop),
         )
-
-
-def _own_configs(hf: Any) -> None:
-    copies: dict[int, Any] = {}  # shared, so that one config of several modules stays one
-    for module in hf.modules():
-        if isinstance(getattr(module, "config", None), PreTrainedConfig):
-            module.config = copy.deepcopy(module.config, copies)
 
 
 def _patches(crops: Array, config: Any) -> Tensor:

@@ -4,18 +4,88 @@ The rows, and where a resumed run goes on, are the same for any number of worker
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
-from typing import Any, Literal
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+import numpy as np
+from torch.utils.data import Dataset
 
 from hedgerow.errors import BudgetError, DataError, HedgerowError, RecipeError
-from hedgerow.packing.plan import Plan, check_costs, plan_epoch
-from hedgerow.sequence import Budget, Cost, Row, Sequence
+from hedgerow.flops import FlopModel
+from hedgerow.packing.balance import arrange, per_row
+from hedgerow.packing.feed import InHand, feed, joined, received
+from hedgerow.packing.plan import Plan, plan_epoch
+from hedgerow.packing.saved import Match
+from hedgerow.sequence import Budget, Cost, Costs, Row, Sequence
 
 OnBad = Literal["raise", "skip"]
+
+
+class Source(Protocol):
+    """The examples of each epoch, numbered from 0: known by their costs, encoded when they are due.
+
+    Picklable, and every method a pure function of its arguments.
+    """
+
+    def costs(self, epoch: int) -> Costs:
+        """Return what each example of an epoch takes."""
+        ...
+
+    def tasks(self, epoch: int) -> Costs:
+        """Return how many supervised samples of each task each example of an epoch has."""
+        ...
+
+    def encode(self, epoch: int, number: int) -> Sequence:
+        """Decode and encode an example.
+
+        Raises:
+            DataError: it cannot be encoded.
+        """
+        ...
+
+    def where(self, epoch: int, number: int) -> str:
+        """Say in a few words which example this is, such as `clips.jsonl:17`, for messages."""
+        ...
+
+
+class Fixed:
+    """A `Source` whose examples are the same in every epoch.
+
+    Args:
+        encode: makes the sequence of an example, given its index; picklable.
+        costs: what each example takes.
+        tasks: supervised samples of each example by task; without them, balanced ranks heed no tasks.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[int], Sequence],
+        costs: Costs | Listing[Cost],
+        tasks: Costs | Listing[Cost] | None = None,
+    ) -> None:
+        self._encode, self._costs = encode, Costs.of(costs)
+        self._tasks = Costs((), np.zeros((len(self._costs), 0))) if tasks is None else Costs.of(tasks)
+
+    def costs(self, epoch: int) -> Costs:  # noqa: ARG002 - the same in every epoch
+        """Return what each example takes."""
+        return self._costs
+
+    def tasks(self, epoch: int) -> Costs:  # noqa: ARG002
+        """Return how many supervised samples of each task each example has."""
+        return self._tasks
+
+    def encode(self, epoch: int, number: int) -> Sequence:  # noqa: ARG002
+        """Decode and encode an example."""
+        return self._encode(number)
+
+    def where(self, epoch: int, number: int) -> str:  # noqa: ARG002
+        """Name an example by its index."""
+        return f"example {number}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,9 +98,9 @@ class Dropped:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
-    """One row of the plan, as the loader hands it over.
+    """One row, as the loader hands it over.
 
-    `row` is None where the plan has no row `number` left for this rank, or every example of it was dropped.
+    `row` is None where no row `number` is left for this rank, or every example of it was dropped.
     """
 
     row: Row | None
@@ -42,16 +112,21 @@ class Loaded:
 class RowLoader:
     """Rows of one rank, epoch after epoch. Iterating gives the rest of the current epoch, then the next.
 
-    The plan of an epoch is a pure function of (costs, budget, seed, epoch, pool). Every step takes the next
-    `world` rows of it, and row r goes to rank r % world. In the last step of an epoch the ranks without a row
-    get `row=None`: all ranks make the same number of steps. Examples are encoded when their row is due.
+    The plan of an epoch is a pure function of (costs, budget, seed, epoch, pool, window), and with balance of
+    (tasks, FLOP model, step). At a time the ranks take the next `world` rows of it, and row r goes to rank
+    r % world. Where an epoch ends the ranks without a row get `row=None`: all ranks get equally many.
+    Examples are encoded when their row is due.
 
     Args:
-        encode: decodes and encodes the example of an index; picklable, and a pure function of the index.
-        costs: what each example takes; its index is what `encode` gets.
+        source: the examples.
         budget: the most a row may hold.
         seed: of the order of examples; not negative.
         pool: examples that wait at most, as in `Packer`.
+        window: plan this many examples at once, as in `plan_epoch`; None packs from the pool.
+        step: rows of a global step, a multiple of `world`; read with `balance` only.
+        balance: arrange rows so that those of a step take nearly equal FLOPs of this model; None does not.
+        plans: folder of this run in which the plan of the latest epoch is kept, and found again by a resumed
+            run; its ranks share it. None plans anew.
         workers: processes that encode; 0 encodes in this one.
         rank: of this process, below `world`.
         world: number of processes that share the rows.
@@ -61,23 +136,25 @@ class RowLoader:
         prefetch: rows that each worker makes ahead.
 
     Raises:
-        BudgetError: an example alone exceeds the budget; named by its index.
         RecipeError: an option is not one of the above.
 
     Example:
-        >>> loader = RowLoader(encode, costs, budget, seed=0)  # doctest: +SKIP
+        >>> loader = RowLoader(Fixed(encode, costs), budget, seed=0)  # doctest: +SKIP
         >>> for loaded in loader:  # one epoch; the next time, the next epoch
         ...     train(loaded.row)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        encode: Callable[[int], Sequence],
-        costs: Listing[Cost],
+        source: Source,
         budget: Budget,
         *,
         seed: int,
         pool: int = 48,
+        window: int | None = None,
+        step: int = 1,
+        balance: FlopModel | None = None,
+        plans: Path | None = None,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -85,97 +162,160 @@ class RowLoader:
         on_bad: OnBad = "raise",
         prefetch: int = 2,
     ) -> None:
-        if not costs:
-            raise DataError("there is no example to load: give at least one cost")
         if on_bad not in ("raise", "skip"):
             raise RecipeError(f"on_bad={on_bad!r}: choose 'raise' or 'skip'")
         if not 0 <= rank < world:
             raise ValueError(f"rank={rank} of world={world}: ranks are numbered from 0")
-        check_costs(costs, budget)
-        self._costs, self._budget, self._seed, self._pool = costs, budget, seed, pool
+        if balance is not None and step % world:
+            raise RecipeError(f"step={step} rows on world={world}: give a multiple, one row a rank or more")
+        self._source, self._budget, self._seed, self._pool, self._window = source, budget, seed, pool, window
+        self._step, self._balance, self._plans = step, balance, plans
         self._workers, self._prefetch = workers, prefetch
         self._rank, self._world = rank, world
-        self._rows = _Rows(encode, budget, pad, on_bad)
+        self._rows = _Rows(source, budget, pad, on_bad, InHand.of(workers))
         self._epoch, self._row = 0, 0
-        self._planned: tuple[int, Plan] | None = None
+        self._known: _Known | None = None
 
     def plan(self, epoch: int) -> Plan:
-        """Return the plan of an epoch: all rows of all ranks. The latest is kept."""
-        if self._planned is None or self._planned[0] != epoch:
-            plan = plan_epoch(self._costs, self._budget, seed=self._seed, epoch=epoch, pool=self._pool)
-            self._planned = (epoch, plan)
-        return self._planned[1]
+        """Return the plan of an epoch: all rows of all ranks. The latest is kept.
+
+        Raises:
+            BudgetError: an example alone exceeds the budget; named by its index.
+            DataError: the epoch has no example.
+        """
+        known = self._at(epoch)
+        if known.plan is None:
+            known.plan = self._saved(epoch, known)
+        return known.plan
 
     def __iter__(self) -> Iterator[Loaded]:
+        ends = len(self.plan(self._epoch).rows)
+        if self._row == ends:  # resumed behind the last row
+            self._epoch, self._row = self._epoch + 1, 0
+            ends = len(self.plan(self._epoch).rows)
         epoch, start = self._epoch, self._row
-        ends = len(self.plan(epoch).rows)
-        if start >= ends:
-            raise RecipeError(
-                f"cannot resume at row {start} of epoch {epoch}, which has {ends} rows: costs have changed; "
-                "restore the data, or start a new run"
-            )
-        feed = self._feed(self._jobs(epoch, start))
-        try:
-            for step, loaded in enumerate(feed, start=1):
-                if isinstance(loaded, HedgerowError):
-                    raise loaded
-                row = start + step * self._world
-                self._epoch, self._row = (epoch, row) if row < ends else (epoch + 1, 0)
-                yield loaded
-        finally:
-            _stop(feed)
+        rows = feed(self._rows, self._jobs(epoch, start), workers=self._workers, prefetch=self._prefetch)
+        with closing(rows):
+            for given in range(1, self._turns(epoch, start) + 1):
+                loaded = self._next(rows)
+                self._row = min(start + given * self._world, ends)
+                yield dataclasses.replace(loaded, row=received(loaded.row))
+        self._epoch, self._row = epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loader is, as plain JSON values.
+        """Return where the loader is, as plain JSON values of a few hundred bytes.
 
         Rows handed over count as used, prefetched ones do not. The state is the same on every rank, and
         restores on another number of workers or ranks.
         """
-        return {"epoch": self._epoch, "row": self._row, **self._order()}
+        match = self._at(self._epoch).match
+        return {"epoch": self._epoch, "row": self._row, "match": json.loads(match.to_json())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state: the next iteration starts there, without decoding what came before.
 
         Raises:
-            RecipeError: saved with what makes other rows: another seed, pool, budget or number of examples.
+            RecipeError: saved with what makes other rows: other data, budget, seed or settings.
         """
-        order = self._order()
-        changed = [f"{name} {state[name]} is now {now}" for name, now in order.items() if state[name] != now]
+        saved, match = Match.from_json(json.dumps(state["match"])), self._at(state["epoch"]).match
+        changed = saved.differences(match)
         if changed:
             raise RecipeError(
                 f"cannot resume the same rows: {', '.join(changed)}; restore it, or start a new run"
             )
         self._epoch, self._row = state["epoch"], state["row"]
 
-    def _order(self) -> dict[str, Any]:
-        return {
-            "seed": self._seed,
-            "pool": self._pool,
-            "budget": dict(self._budget),
-            "examples": len(self._costs),
-        }
+    def explain(self, error: RuntimeError) -> DataError | None:
+        """Say which example a data worker had in hand when it died, if that is what the error is about.
 
-    def _jobs(self, epoch: int, start: int) -> list["_Job"]:
-        rows = self.plan(epoch).rows
-        first = start + (self._rank - start) % self._world
-        steps = -(-(len(rows) - start) // self._world)
-        numbers = range(first, first + steps * self._world, self._world)
-        return [_Job(epoch, number, self._examples(rows, number)) for number in numbers]
+        The death of a worker is raised wherever the main thread is, so often outside of this loader.
+        """
+        return self._rows.hand.explain(error, self._name)
 
-    def _examples(self, rows: list[list[int]], number: int) -> tuple[tuple[int, Cost], ...]:
-        return tuple((index, self._costs[index]) for index in rows[number]) if number < len(rows) else ()
+    def _name(self, row: int, example: int) -> str:
+        return f"{self._source.where(self._epoch, example)} (row {row} of epoch {self._epoch})"
 
-    def _feed(self, jobs: list["_Job"]) -> Iterator[Loaded | HedgerowError]:
-        loader = DataLoader(
-            self._rows,
-            sampler=jobs,
-            batch_size=None,
-            collate_fn=_same,
-            num_workers=self._workers,
-            prefetch_factor=self._prefetch if self._workers else None,
-            generator=torch.Generator(),  # its own: a resumed run must not draw from torch's global generator
+    def _at(self, epoch: int) -> "_Known":
+        if self._known is None or self._known.epoch != epoch:
+            costs = self._source.costs(epoch)
+            if not len(costs):
+                raise DataError(f"epoch {epoch} has no example to load: give at least one")
+            tasks = None if self._balance is None else self._source.tasks(epoch)
+            self._known = _Known(epoch, costs, tasks, self._match(epoch, costs, tasks))
+        return self._known
+
+    def _match(self, epoch: int, costs: Costs, tasks: Costs | None) -> Match:
+        identity, balance = b"", None
+        if self._balance is not None and tasks is not None:
+            table = tasks.amounts(*tasks.names)
+            identity = json.dumps(tasks.names).encode() + np.ascontiguousarray(table, "<i8").tobytes()
+            balance = f"{self._balance!r} over {self._step} rows"
+        return Match.of(
+            costs,
+            self._budget,
+            identity=identity,
+            seed=self._seed,
+            epoch=epoch,
+            pool=self._pool,
+            window=self._window,
+            balance=balance,
         )
-        return iter(loader)
+
+    def _saved(self, epoch: int, known: "_Known") -> Plan:
+        if self._plans is None:
+            return self._planned(epoch, known)
+        name = hashlib.sha256(known.match.to_json().encode()).hexdigest()[:16]
+        path = self._plans / f"epoch-{epoch}-{name}.npz"
+        if path.is_file():
+            return Plan.load(path, known.match)
+        plan = self._planned(epoch, known)
+        plan.save(path, known.match)
+        for old in set(self._plans.glob("epoch-*.npz")) - {path}:
+            old.unlink(missing_ok=True)  # another rank may be first
+        return plan
+
+    def _planned(self, epoch: int, known: "_Known") -> Plan:
+        plan = plan_epoch(
+            known.costs, self._budget, seed=self._seed, epoch=epoch, pool=self._pool, window=self._window
+        )
+        if self._balance is None or known.tasks is None:
+            return plan
+        flops = per_row(plan.rows, self._balance(known.costs))
+        samples = per_row(plan.rows, known.tasks.amounts(*known.tasks.names))
+        order = arrange(flops, samples, self._step, seed=self._seed, epoch=epoch)
+        return dataclasses.replace(plan, rows=[plan.rows[row] for row in order.tolist()])
+
+    def _turns(self, epoch: int, start: int) -> int:
+        """How many rows each rank gets from row `start` on."""
+        return -(-(len(self.plan(epoch).rows) - start) // self._world)
+
+    def _jobs(self, epoch: int, start: int) -> Iterator["_Job"]:
+        rows, costs = self.plan(epoch).rows, self._at(epoch).costs
+        first = start + (self._rank - start) % self._world
+        for turn in range(self._turns(epoch, start)):
+            number = first + turn * self._world
+            row = rows[number] if number < len(rows) else []
+            yield _Job(epoch, number, tuple((index, costs[index]) for index in row))
+
+    def _next(self, rows: Iterator[Loaded]) -> Loaded:
+        try:
+            return next(rows)
+        except RuntimeError as error:
+            found = self.explain(error)
+            if found is None:
+                raise
+            raise found from error
+
+
+@dataclasses.dataclass(slots=True)
+class _Known:
+    """What is known of an epoch; its plan is made when it is asked for."""
+
+    epoch: int
+    costs: Costs
+    tasks: Costs | None
+    match: Match
+    plan: Plan | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -189,22 +329,24 @@ class _Job:
 class _Rows(Dataset[Loaded | HedgerowError]):
     """What a worker holds: makes the row of a job."""
 
-    encode: Callable[[int], Sequence]
+    source: Source
     budget: Budget
     pad: bool
     on_bad: OnBad
+    hand: InHand
 
     def __getitem__(self, job: _Job) -> Loaded | HedgerowError:
         try:
             return self._load(job)
         except HedgerowError as error:
-            return error  # as a value: the DataLoader would bury its message in a traceback
+            return error
 
     def _load(self, job: _Job) -> Loaded:
         found, dropped = [], []
         for index, planned in job.examples:
+            self.hand.note(job.number, index)
             try:
-                found.append((index, planned, self.encode(index)))
+                found.append((index, planned, self.source.encode(job.epoch, index)))
             except DataError as error:
                 if self.on_bad == "raise":
                     raise
@@ -214,7 +356,7 @@ class _Rows(Dataset[Loaded | HedgerowError]):
             raise BudgetError(next(iter(over.values())))
         dropped += [Dropped(index, message) for index, message in over.items()]
         kept = [sequence for index, _, sequence in found if index not in over]
-        row = Row.join(kept, self.budget, pad=self.pad) if kept else None
+        row = joined(kept, self.budget, pad=self.pad) if kept else None
         return Loaded(row, job.number, job.epoch, tuple(dropped))
 
     def _overflowing(self, found: list[tuple[int, Cost, Sequence]]) -> dict[int, str]:
@@ -237,13 +379,3 @@ class _Rows(Dataset[Loaded | HedgerowError]):
                     f"row has no room ({excess}): measure it again, or leave it out with on_bad='skip'"
                 )
         return over
-
-
-def _same(loaded: Any) -> Any:
-    return loaded
-
-
-def _stop(feed: Any) -> None:
-    # An error's traceback would keep the iterator, and so its workers, alive; no public call ends them.
-    if hasattr(feed, "_shutdown_workers"):
-        feed._shutdown_workers()

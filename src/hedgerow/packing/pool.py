@@ -1,39 +1,51 @@
-"""Packing on the fly: choose each row from a small pool of waiting examples, under any number of budgets.
+"""Packing on the fly: choose each row from a small pool of waiting examples, under any number of budgets."""
 
-A subset of the pool is judged by two sums alone, those of the two budgets that the pool strains most. So the
-search is reachability over a grid of (first sum, second sum): one Python integer holds the grid, one bit a
-cell, and adding an example is a shift. The best cell fills the budget that the pool strains most, and settles
-ties by the other: the pool itself says which that is, and no weight between budgets is set by hand.
-"""
-
-import dataclasses
-import functools
-from collections.abc import Iterable, Mapping
-from collections.abc import Sequence as Listing
-from typing import Any
+import bisect
+import itertools
+import math
+import operator
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Literal
 
 from hedgerow.errors import BudgetError, RecipeError
+from hedgerow.packing import search
 from hedgerow.sequence import Budget, Cost
 
+if find_spec("numba"):
+    from hedgerow.packing.fast import choose
+else:
+    from hedgerow.packing.search import choose
+
 Key = str | int
-Sizes = tuple[int, ...]  # what an example takes of each budget, in the order of their names
+Oversize = Literal["raise", "drop"]
 
-_LEVELS = (2048, 512)  # finest grid of the most and the second most strained budget; below these it is exact
 _WAIT = 4  # an example leaves at the latest this many packs, times the pool, after it came
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Waiting:
-    key: Key
-    sizes: Sizes
-    last: int  # number of the last pack that it may leave in
+_GRACE = (
+    0.01  # part of a row that may be lost to let the oldest leave just before its time is up; half, at half
+)
+_HELD = 1.5  # tiny examples share a place up to a size at which the places together hold this many rows ...
+_LEAST = 16  # ... but in a pool smaller than this no more than they would in one of this size
 
 
 class Packer:
-    """Packs a stream of examples from a pool of at most `pool` of them; holds keys and costs, nothing else.
+    """Packs a stream of examples from a small pool of them; holds keys and costs, nothing else.
 
     What it returns is a pure function of what was pushed. No pack exceeds a budget, each example leaves once,
     and at the latest 4 x pool packs after it came.
+
+    The pool has `pool` places, and a push that takes the last one returns a pack. Tiny examples would fill
+    the places and no row, so they share one, and leave together: at most `pool` of them, and at most 1.5/pool
+    of each budget (3/32 where the pool is smaller than 16).
+
+    Args:
+        budget: the most a row may hold.
+        pool: how many places there are.
+        oversize: "raise" a BudgetError for an example that exceeds the budget alone, or "drop" it: its key is
+            then in `dropped`, and in no pack.
+
+    Raises:
+        ValueError: the budget is empty, the pool is not positive, or `oversize` is neither of the above.
 
     Example:
         >>> packer = Packer(Budget(tokens=10), pool=3)
@@ -43,42 +55,73 @@ class Packer:
         [[3], [1]]
     """
 
-    def __init__(self, budget: Budget, pool: int = 48) -> None:
+    def __init__(self, budget: Budget, pool: int = 48, *, oversize: Oversize = "raise") -> None:
         if not budget or pool < 1:
             raise ValueError(
                 f"{budget!r} with pool={pool}: name at least one budget and give a pool of at least 1"
             )
+        if oversize not in ("raise", "drop"):
+            raise ValueError(f"oversize={oversize!r}: choose 'raise' or 'drop'")
         self.budget = budget
         self.pool = pool
+        self.oversize = oversize
+        self.dropped: list[Key] = []
         self._names = sorted(budget)  # in whatever order a budget names its parts, the packs are the same
-        self._waiting: list[_Waiting] = []  # in order of arrival
+        self._none = [0] * len(budget)
+        self._limits = tuple(budget[name] for name in self._names)
+        self._tiny = tuple(int(_HELD * limit) // max(pool, _LEAST) for limit in self._limits)
         self._packs = 0
+        # The places in use, in order of arrival of their first example:
+        self._keys: list[list[Key]] = []
+        self._last: list[int] = []  # number of the last pack that it may leave in
+        self._sizes: list[list[int]] = []  # what it takes of each budget
+        self._open = -1  # the place that tiny examples share
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._keys))
 
     def push(self, key: Key, cost: Cost) -> list[Key] | None:
-        """Take in an example; return the keys of a pack if the pool is full, in order of arrival, else None.
+        """Take in an example; return the keys of a pack if it took the last place, else None.
+
+        The keys of a pack come place by place, the oldest first.
 
         Raises:
             BudgetError: the example alone exceeds the budget; the pool stays as it was.
         """
-        check_fits(key, cost, self.budget)
-        sizes = tuple(cost.get(name, 0) for name in self._names)
-        self._waiting.append(_Waiting(key, sizes, self._packs + _WAIT * self.pool))
-        return self._pack() if len(self._waiting) >= self.pool else None
+        sizes = list(map(cost.get, self._names, self._none))
+        if all(map(operator.le, sizes, self._tiny)):
+            if self._share(key, sizes):
+                return None
+            self._open = len(self._keys)
+        elif not all(map(operator.le, sizes, self._limits)):
+            if self.oversize == "raise":
+                check_fits(key, cost, self.budget)
+            self.dropped.append(key)
+            return None
+        self._keys.append([key])
+        self._last.append(self._packs + _WAIT * self.pool)
+        self._sizes.append(sizes)
+        return self._pack() if len(self._keys) >= self.pool else None
 
     def flush(self) -> list[list[Key]]:
         """Pack all that still wait, and return the packs."""
         packs = []
-        while self._waiting:
+        while self._keys:
             packs.append(self._pack())
         return packs
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain JSON values: restored, every later pack is the same."""
-        waiting = [[item.key, list(item.sizes), item.last] for item in self._waiting]
-        return {"budget": dict(self.budget), "pool": self.pool, "packs": self._packs, "waiting": waiting}
+        return {
+            "budget": dict(self.budget),
+            "pool": self.pool,
+            "packs": self._packs,
+            "keys": [list(keys) for keys in self._keys],
+            "last": list(self._last),
+            "sizes": [list(sizes) for sizes in self._sizes],
+            "open": self._open,
+            "dropped": list(self.dropped),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved state.
@@ -92,20 +135,40 @@ class Packer:
                 f"packing was saved with {saved[0]} and pool={saved[1]}, "
                 f"here it has {own[0]} and pool={own[1]}: resume with the saved ones"
             )
-        self._packs = state["packs"]
-        self._waiting = [_Waiting(key, tuple(sizes), last) for key, sizes, last in state["waiting"]]
+        self._packs, self._open = state["packs"], state["open"]
+        self._keys = [list(keys) for keys in state["keys"]]
+        self._last, self._sizes = list(state["last"]), [list(sizes) for sizes in state["sizes"]]
+        self.dropped = list(state["dropped"])
+
+    def _share(self, key: Key, sizes: list[int]) -> bool:
+        """Let a tiny example wait where others do, if there is room."""
+        if self._open < 0 or len(self._keys[self._open]) == self.pool:
+            return False
+        together = list(map(operator.add, self._sizes[self._open], sizes))
+        if not all(map(operator.le, together, self._tiny)):
+            return False
+        self._keys[self._open].append(key)
+        self._sizes[self._open] = together
+        return True
 
     def _pack(self) -> list[Key]:
-        # Were each of the i examples before it to leave alone, example i would leave in pack `packs + 1 + i`.
-        # If that is the last pack for any, the oldest goes now. So none misses its bound, whatever the sizes.
-        urgent = any(item.last <= self._packs + 1 + i for i, item in enumerate(self._waiting))
-        sizes = [item.sizes for item in self._waiting]
-        limits = tuple(self.budget[name] for name in self._names)
-        chosen = set(choose(sizes, limits, forced=0 if urgent else None))
-        keys = [item.key for i, item in enumerate(self._waiting) if i in chosen]
-        self._waiting = [item for i, item in enumerate(self._waiting) if i not in chosen]
+        # Were each of the i places before it to leave alone, place i would leave in pack `packs + 1 + i`. If
+        # that is the last pack for any, the oldest goes now. So none misses its bound, whatever the sizes.
+        # `last` never falls from place to place: while that of the oldest is far off, all are.
+        urgent = self._last[0] <= self._packs + len(self._last) and any(
+            map(operator.le, self._last, itertools.count(self._packs + 1))
+        )
+        waited = 1 - (self._last[0] - self._packs) / (_WAIT * self.pool)
+        grace = math.inf if urgent else _GRACE * waited
+        chosen = choose(self._sizes, *search.aim(self._sizes, self._limits), grace)
+        packed = [key for place in chosen for key in self._keys[place]]
+        for place in reversed(chosen):
+            del self._keys[place], self._last[place], self._sizes[place]
+        before = bisect.bisect_left(chosen, self._open)
+        left = self._open in chosen[before : before + 1]
+        self._open = -1 if left else self._open - before
         self._packs += 1
-        return keys
+        return packed
 
 
 def check_fits(key: Key, cost: Cost, budget: Budget) -> None:
@@ -115,86 +178,3 @@ def check_fits(key: Key, cost: Cost, budget: Budget) -> None:
             f"example {key!r} costs {cost}, a row holds {budget} ({budget.excess(cost)}): "
             "drop or shorten it, or raise the budget"
         )
-
-
-def choose(sizes: Listing[Sizes], limits: Sizes, *, forced: int | None = None) -> list[int]:
-    """Return which examples fill a row best: at least one, and never more than the limits.
-
-    Args:
-        sizes: what each example takes of each budget; each fits alone.
-        limits: the budgets.
-        forced: an example that must be in.
-    """
-    sums = [sum(item[axis] for item in sizes) for axis in range(len(limits))]
-    demand = [total / limit if limit else 0.0 for total, limit in zip(sums, limits, strict=True)]
-    axes = sorted(range(len(limits)), key=lambda axis: -demand[axis])[:2]
-    grid = _Grid.of([limits[axis] for axis in axes])
-    steps = [grid.step([item[axis] for axis in axes]) for item in sizes]
-    best = _search(grid, steps, forced)
-    # A third budget may refuse some of `best`; the others fill up what that, and rounding, left.
-    return _admit(sizes, limits, dict.fromkeys([*best, *range(len(sizes))]))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Grid:
-    """Cells of *room left*: cell `first * width + second`; width is one more than the second axis holds."""
-
-    units: tuple[int, ...]
-    most: tuple[int, ...]
-
-    @classmethod
-    def of(cls, limits: Listing[int]) -> "_Grid":
-        units = [max(1, -(-limit // level)) for limit, level in zip(limits, _LEVELS, strict=False)]
-        return cls(tuple(units), tuple(limit // unit for limit, unit in zip(limits, units, strict=True)))
-
-    @property
-    def width(self) -> int:
-        return self.most[1] + 1 if len(self.most) > 1 else 1
-
-    def step(self, sizes: Listing[int]) -> tuple[int, int]:
-        """Round an example up to cells: how far it moves, and how much of that is along the second axis."""
-        # What rounds up beyond the grid fits alone, so let it: it leaves no cell of that axis to any other.
-        cells = [
-            min(-(-size // unit), most) for size, unit, most in zip(sizes, self.units, self.most, strict=True)
-        ]
-        second = cells[1] if len(cells) > 1 else 0
-        return cells[0] * self.width + second, second
-
-
-def _search(grid: _Grid, steps: Listing[tuple[int, int]], forced: int | None) -> list[int]:
-    start = (grid.most[0] + 1) * grid.width - 1
-    first = [] if forced is None else [forced]
-    reached = 1 << (start - sum(steps[i][0] for i in first))
-    layers = []
-    for i, (step, second) in enumerate(steps):
-        layers.append(reached)
-        if i not in first:
-            # The shift drops what would leave the first axis; the mask what would leave the second.
-            allowed = reached & _mask(grid.most[0] + 1, grid.width, second) if second else reached
-            reached |= allowed >> step
-        if reached & 1:  # both budgets are full: nothing is better
-            break
-    cell = (reached & -reached).bit_length() - 1  # the least room on the first axis, then on the second
-    chosen = []
-    for i in reversed(range(len(layers))):
-        if i not in first and not layers[i] & (1 << cell):  # it cannot be reached without example i
-            chosen.append(i)
-            cell += steps[i][0]
-    return [*first, *reversed(chosen)]
-
-
-@functools.lru_cache(maxsize=256)
-def _mask(rows: int, width: int, second: int) -> int:
-    """Return the cells with at least `second` of room on the second axis, which has `width` cells."""
-    each_row = ((1 << (rows * width)) - 1) // ((1 << width) - 1)
-    return each_row * (((1 << (width - second)) - 1) << second)
-
-
-def _admit(sizes: Listing[Sizes], limits: Sizes, ranked: Iterable[int]) -> list[int]:
-    room, admitted = list(limits), []
-    for i in ranked:
-        left = [have - need for have, need in zip(room, sizes[i], strict=True)]
-        if min(left) >= 0:
-            room = left
-            admitted.append(i)
-    return admitted

@@ -4,11 +4,13 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
 
-from hedgerow.build import budget_of, build_encoder
-from hedgerow.data.index import Dropped, Examples
+from hedgerow.build import budget_of, build_encoder, maker_of
+from hedgerow.data.index import Examples
+from hedgerow.data.lines import Dropped
+from hedgerow.data.mixture import DataSet
 from hedgerow.models.assemble import ModelSpec
 from hedgerow.packing.plan import plan_epoch
-from hedgerow.recipe import Data, Model, Recipe, Source
+from hedgerow.recipe import Data, Model, Packing, Recipe
 from hedgerow.report.page import Section, Table, Text, write_page
 from hedgerow.report.trees import row_block, tree_block
 from hedgerow.sequence import Budget, Row, Sequence
@@ -35,8 +37,8 @@ def view_file(file: Path, recipe: Recipe | None, *, out: Path) -> Viewed:
 
     Args:
         file: trees in the native format.
-        recipe: its tokenizer, vision settings, weights, budget and `on_bad` are used; None takes the sizes of
-            the default model and skips what is bad, naming it on the page.
+        recipe: how trees are transformed, encoded and packed, and what becomes of bad ones; None takes the
+            sizes of the default model and leaves out what is bad or too large, naming it on the page.
         out: the page.
 
     Raises:
@@ -44,14 +46,15 @@ def view_file(file: Path, recipe: Recipe | None, *, out: Path) -> Viewed:
     """
     recipe = recipe or _small(file)
     budget = budget_of(recipe)
-    examples = Examples.read([(file, 1)], build_encoder(recipe), budget=budget, on_bad=recipe.data.on_bad)
-    return view(examples, budget, out=out)
+    maker = maker_of(recipe, build_encoder(recipe))
+    return view(Examples.read([DataSet(file)], maker), budget, out=out)
 
 
 def _small(file: Path) -> Recipe:
     spec = ModelSpec()
     return Recipe(
-        data=Data(train=(Source(path=file),), on_bad="skip"),
+        data=Data(train=(DataSet(file),), on_bad="skip"),
+        packing=Packing(oversize="drop"),
         model=Model(spec=spec),
         vision=Molmo2Processor(crop_size=spec.crop_size, patch_size=spec.patch_size),
         steps=1,
@@ -68,18 +71,19 @@ def view(examples: Examples, budget: Budget, *, out: Path, most: int = 24) -> Vi
         out: the page.
         most: how many trees and rows to show; the figures are of all.
     """
-    plan = plan_epoch(examples.costs, budget, seed=0, epoch=0)
+    costs = examples.costs(0)
+    plan = plan_epoch(costs, budget, seed=0, epoch=0)
     rows, bad = _rows(examples, budget, plan.rows[: most // 2])
     shown = []
-    for number in range(min(most, len(examples))):
-        outcome = examples.attempt(number)
+    for number in range(min(most, len(costs))):
+        outcome = examples.attempt(0, number)
         if isinstance(outcome, Sequence):
-            shown.append(examples.tree(number))
+            shown.append(examples.tree(0, number))
         else:
             bad.append(outcome)
-    dropped = (*examples.dropped, *dict.fromkeys(bad))
+    dropped = (*examples.dropped, *examples.epoch(0).dropped, *dict.fromkeys(bad))
     summary = Text(
-        f"Showing {len(shown)} of {len(examples)} trees and {len(rows)} of {len(plan.rows)} rows. {plan!r}"
+        f"Showing {len(shown)} of {len(costs)} trees and {len(rows)} of {len(plan.rows)} rows. {plan!r}"
     )
     sections = [
         Section("Packed rows", [summary, *(row_block(row, number) for number, row in rows.items())]),
@@ -89,7 +93,7 @@ def view(examples: Examples, budget: Budget, *, out: Path, most: int = 24) -> Vi
         sections.append(dropped_section(dropped))
     subtitle = ", ".join(sorted({line.path for line in examples.lines}))
     write_page(out, "Message trees", sections, subtitle=subtitle)
-    return Viewed(out, len(examples), len(plan.rows), dropped)
+    return Viewed(out, len(costs), len(plan.rows), dropped)
 
 
 def _rows(
@@ -99,7 +103,7 @@ def _rows(
     rows: dict[int, Row] = {}
     bad: list[Dropped] = []
     for number, row in enumerate(planned):
-        outcomes = [examples.attempt(example) for example in row]
+        outcomes = [examples.attempt(0, example) for example in row]
         bad += [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
         found = [outcome for outcome in outcomes if isinstance(outcome, Sequence)]
         if found:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from hedgerow.attention.ulysses import Context
 from hedgerow.errors import RecipeError
 from hedgerow.packing.loader import Loaded
 from hedgerow.recipe import Recipe
@@ -74,6 +75,7 @@ def train(
     *,
     callbacks: Sequence[Callback] = (),
     objective: Objective | None = None,
+    context: Context | None = None,
     fresh: bool = False,
 ) -> Path:
     """Train a model, from its checkpoint in `recipe.out` if there is one; return the folder of the last one.
@@ -86,22 +88,24 @@ def train(
         loader: rows of this process.
         callbacks: go along.
         objective: from model and row to the row's loss; None takes `weighted_loss` as the recipe says.
+        context: the processes that share each row of this one; the model must know it too.
         fresh: start over, and remove the checkpoints in `recipe.out`.
 
     Raises:
         RecipeError: the loss is not finite, `out` holds another run, or the rows do not divide among the
             processes.
     """
-    if recipe.rows_per_step % parallel.world():
+    groups = parallel.world() // (context.size if context else 1)
+    if recipe.rows_per_step % groups:
         raise RecipeError(
-            f"rows_per_step {recipe.rows_per_step} is no multiple of {parallel.world()} processes; give one"
+            f"rows_per_step {recipe.rows_per_step} is no multiple of {groups} (groups of) processes; give one"
         )
     with ExitStack() as stack:
         stack.enter_context(_settings(recipe, _device(model)))
         optimizers = Optimizers(cast(Grouped, model), recipe)
         done, folder = _restore(recipe, model, optimizers, loader, fresh=fresh)
         trainer = stack.enter_context(
-            closing(Trainer(recipe, model, optimizers, loader, objective=objective))
+            closing(Trainer(recipe, model, optimizers, loader, objective=objective, context=context))
         )
         listeners = (*_reports(recipe, stack, after=done), *callbacks)
         for listener in listeners:
@@ -159,6 +163,7 @@ class Trainer:
         optimizers: of the model.
         loader: rows of this process.
         objective: as for `train`.
+        context: as for `train`.
     """
 
     def __init__(
@@ -169,8 +174,11 @@ class Trainer:
         loader: Loader,
         *,
         objective: Objective | None,
+        context: Context | None = None,
     ) -> None:
         self._recipe = recipe
+        self._context = context
+        self._share = recipe.rows_per_step * (context.size if context else 1) // parallel.world()
         self._model = cast(Model, model.train())
         self._optimizers = optimizers
         self._loader = loader
@@ -234,8 +242,12 @@ class Trainer:
         row = loaded.row.to(self._device)
         torch.manual_seed(_seed(self._recipe.seed, loaded.epoch, loaded.number))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-            loss = self._objective(self._model, row)
+            loss = self._objective(self._model, self._context.targets(row) if self._context else row)
         loss.numerator.backward()  # type: ignore[no-untyped-call]  # torch's own
+        if self._context:
+            loss = RowLoss(*self._context.total(loss.numerator, loss.z_term, loss.sums))
+            if self._context.rank > 0:  # the first of the group reports the row
+                return _Part(epoch=loaded.epoch)
         numerator = float(loss.numerator.detach())
         return replace(
             part,
@@ -249,7 +261,7 @@ class Trainer:
 
     def _take(self) -> Iterator[tuple[Loaded, float]]:
         """Yield the rows of a step, or what is left of the epoch, and the seconds each was waited for."""
-        for number in range(self._recipe.rows_per_step // parallel.world()):
+        for number in range(self._share):
             begin = time.perf_counter()
             loaded = next(self._rows, None)
             if loaded is None and number == 0:

@@ -9,6 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hedgerow.attention.ulysses import Context
+from hedgerow.errors import RecipeError
+
 _T = TypeVar("_T")
 _BUCKET = 2**24  # numbers sent at once: enough to hide the start-up cost of a transfer, 64 MB in fp32
 
@@ -37,6 +40,24 @@ def rank() -> int:
 def world() -> int:
     """Return how many processes train together."""
     return dist.get_world_size() if _together() else 1
+
+
+def context(size: int) -> Context | None:
+    """Make the group of `size` neighbouring processes that share each row; None where each has its own.
+
+    All processes call it together.
+
+    Raises:
+        RecipeError: the processes cannot be divided into such groups.
+    """
+    if size == 1:
+        return None
+    if world() % size:
+        raise RecipeError(
+            f"context: {size} does not divide the {world()} processes; start a multiple with torchrun"
+        )
+    groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world(), size)]
+    return Context(groups[rank() // size])
 
 
 def gather(value: _T) -> list[_T]:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hedgerow.build import MODEL, budget_of, build_encoder, build_model, training_examples
 from hedgerow.data.index import Examples
+from hedgerow.flops import MOLMO2_8B
 from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.packing.loader import Loaded, RowLoader
@@ -71,7 +74,14 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Traine
     if recipe.model.spec is not None:  # trained weights have found their scale
         _warn_if_blind(model, examples)
     late = _Late()
-    train(recipe, model, row_loader(recipe, examples), fresh=fresh, callbacks=(*callbacks, late))
+    rows = row_loader(recipe, examples)
+    try:
+        train(recipe, model, rows, fresh=fresh, callbacks=(*callbacks, late))
+    except RuntimeError as error:
+        found = rows.explain(error)
+        if found is None:
+            raise
+        raise found from error
     folder = recipe.out / MODEL
     if parallel.rank() == 0:
         save(
@@ -87,11 +97,14 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Traine
 def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
     """Make the loader of a recipe for this process."""
     return RowLoader(
-        examples.encode,
-        examples.costs,
+        examples,
         budget_of(recipe),
         seed=recipe.seed,
         pool=recipe.packing.pool,
+        window=recipe.packing.window,
+        step=recipe.rows_per_step,
+        balance=MOLMO2_8B if recipe.packing.balance else None,
+        plans=recipe.out / "plans",
         workers=recipe.packing.workers,
         pad=recipe.packing.pad,
         on_bad=recipe.data.on_bad,
@@ -141,7 +154,8 @@ class _Late(Callback):
 
 def _warn_if_blind(model: Molmo2, examples: Examples) -> None:
     """Say when the connector's output is far from the scale of the embeddings it is added to."""
-    seen = (examples.attempt(number) for number, cost in enumerate(examples.costs) if cost.get("crops", 0))
+    crops = examples.costs(0).amounts("crops")[:, 0]
+    seen = (examples.attempt(0, int(number)) for number in np.flatnonzero(crops))
     sequence = next((found for found in seen if isinstance(found, Sequence)), None)
     if sequence is None:
         return

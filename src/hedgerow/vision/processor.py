@@ -96,11 +96,12 @@ class Molmo2Processor:
     Attributes:
         crop_size: side of a ViT input in pixels, a multiple of `patch_size`.
         patch_size: side of a ViT patch in pixels.
-        max_crops: the most overlapping crops of an image, the small view not counted.
+        max_crops: the most overlapping crops of an image that does not say its own; the small view not
+            counted.
         image_pooling: side of a pooling window in patches, for images.
         video_pooling: the same for videos.
-        max_frames: the most frames of a video.
-        fps: frames a second of shorter videos.
+        max_frames: the most frames of a video that does not say its own.
+        fps: frames a second of shorter videos, likewise.
         margins: patches (left and top, right and bottom) of a crop that its neighbours also see.
         resize: see `hedgerow.vision.image.resized`.
         groups: which marks see each other.
@@ -138,15 +139,14 @@ class Molmo2Processor:
     def _side(self) -> int:
         return self.crop_size // self.patch_size
 
-    @property
-    def _tiler(self) -> Tiler:
-        return Tiler(self.crop_size, self.patch_size, self.margins, self.max_crops)
+    def _tiler(self, image: Image) -> Tiler:
+        return Tiler(self.crop_size, self.patch_size, self.margins, image.max_crops or self.max_crops)
 
     def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:
         """Write down the tokens of one image or video; see `VisionProcessor`."""
         before = () if label is None else (label,)
         if isinstance(media, Image):
-            return self._image_layout((facts.width, facts.height), before)
+            return self._image_layout(media, (facts.width, facts.height), before)
         if not isinstance(facts, VideoFacts):
             raise ValueError(f"{media.path} is a video, got {facts}")
         return self._video_layout(media, facts, before)
@@ -158,8 +158,8 @@ class Molmo2Processor:
         assert len(vision.crops) == layout.crops
         return vision
 
-    def _image_layout(self, size: tuple[int, int], before: tuple[str, ...]) -> MediaLayout:
-        tiler, shape = self._tiler, (size[1], size[0])
+    def _image_layout(self, image: Image, size: tuple[int, int], before: tuple[str, ...]) -> MediaLayout:
+        tiler, shape = self._tiler(image), (size[1], size[0])
         rows, columns = tiler.tiling(shape)
         low = -(-self._side // self.image_pooling)
         high, wide = (-(-length // self.image_pooling) for length in tiler.patch_grid(shape).shape)
@@ -175,7 +175,9 @@ class Molmo2Processor:
 
     def _video_layout(self, video: Video, facts: VideoFacts, before: tuple[str, ...]) -> MediaLayout:
         start, end = clip(video, facts.duration)
-        times = frame_times(end - start, fps=self.fps, max_frames=self.max_frames)
+        times = frame_times(
+            end - start, fps=video.fps or self.fps, max_frames=video.max_frames or self.max_frames
+        )
         side = -(-self._side // self.video_pooling)
         frame = Marks(("<frame_start>", *[PATCH] * (side * side), "<frame_end>"))
         pieces: list[str | Marks] = list(before)
@@ -197,12 +199,13 @@ class Molmo2Processor:
             raise MediaError(
                 f"{image.path}: now {size} pixels, {layout.size} when measured; index the data again"
             )
+        tiler = self._tiler(image)
         small = resized(pixels, (self.crop_size, self.crop_size), resize=self.resize)
         low, _ = windows(stitch((1, 1), side=self._side, margins=(0, 0)), pool=self.image_pooling)
-        high, _ = windows(self._tiler.patch_grid(pixels.shape[:2]), pool=self.image_pooling)
+        high, _ = windows(tiler.patch_grid(pixels.shape[:2]), pool=self.image_pooling)
         patches = self._side**2
         return VisionInput(
-            crops=np.concatenate([small[None], self._tiler.crops(pixels, resize=self.resize)]),
+            crops=np.concatenate([small[None], tiler.crops(pixels, resize=self.resize)]),
             pooling=np.concatenate([low, np.where(high < 0, -1, high + patches)]).astype(np.int32),
             grids=np.array(layout.grids, np.int32),
             patches=patches,

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from hedgerow.content import Video
 from hedgerow.errors import MediaError
@@ -99,7 +100,9 @@ def decode_frames(
 
 def upright(frame: Any) -> Array:
     """Return a decoded frame as uint8 [H, W, 3], turned and mirrored as its display matrix says."""
-    pixels = frame.to_ndarray(format="rgb24")
+    # `frame.to_ndarray` would leave threads behind until the frame is collected, and a forked data worker
+    # that collects it waits for them for ever.
+    pixels = VideoReformatter().reformat(frame, format="rgb24", threads=1).to_ndarray()
     (a, b), (c, d) = _display(frame)
     if abs(b) > abs(a):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b

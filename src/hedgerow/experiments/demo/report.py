@@ -136,9 +136,9 @@ def _curves(recipe: Recipe) -> list[Chart]:
 
 def _packed(recipe: Recipe, encoder: Encoder) -> list[Section]:
     examples, budget = training_examples(recipe, encoder), budget_of(recipe)
-    plan = plan_epoch(examples.costs, budget, seed=recipe.seed, epoch=0, pool=recipe.packing.pool)
-    rows = [Row.join([examples.encode(number) for number in row], budget) for row in plan.rows[:6]]
-    trees = [tree_block(examples.tree(number), encoder) for number in plan.rows[0][:8]]
+    plan = plan_epoch(examples.costs(0), budget, seed=recipe.seed, epoch=0, pool=recipe.packing.pool)
+    rows = [Row.join([examples.encode(0, number) for number in row], budget) for row in plan.rows[:6]]
+    trees = [tree_block(examples.tree(0, number), encoder) for number in plan.rows[0][:8]]
     sections = [
         Section(
             "Packed rows", [Text(repr(plan)), *(row_block(row, number) for number, row in enumerate(rows))]

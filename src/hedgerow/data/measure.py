@@ -1,0 +1,216 @@
+"""Measures many trees without decoding a pixel, in this process or in several: the result is the same."""
+
+import dataclasses
+import gc
+import multiprocessing
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Listing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Literal
+
+import numpy as np
+
+from hedgerow.data.facts import Known, MediaFacts
+from hedgerow.data.lines import Dropped, Line, Lines, located
+from hedgerow.data.oversize import Oversize, check_fits, shortened
+from hedgerow.data.transforms import Transforms
+from hedgerow.encode import Encoder, Survey
+from hedgerow.errors import BudgetError, DataError
+from hedgerow.sequence import Array, Budget, Cost, Costs
+from hedgerow.tree import MessageTree
+
+OnBad = Literal["raise", "skip"]
+Progress = Callable[[int, int], None]  # trees measured, trees in all
+_CHUNK = 128  # trees that a process measures before it reports
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Maker:
+    """From a line to the tree that is trained on. Picklable.
+
+    Attributes:
+        encoder: measures trees.
+        seed: of the transforms.
+        transforms: what is done to each tree in each pass.
+        budget: what a row may hold; None: anything.
+        oversize: what becomes of a tree over the budget.
+        on_bad: what becomes of one that cannot be read or encoded.
+    """
+
+    encoder: Encoder
+    seed: int = 0
+    transforms: Transforms = dataclasses.field(default_factory=Transforms)
+    budget: Budget | None = None
+    oversize: Oversize = "raise"
+    on_bad: OnBad = "raise"
+
+    def tree(self, line: Line, turn: int) -> MessageTree:
+        """Read a tree and transform it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        tree = line.read()
+        return self.transforms(tree, seed=self.seed, turn=turn) if self.transforms else tree
+
+    def survey(self, line: Line, turn: int) -> tuple[Survey, int]:
+        """Measure a tree as it is used in a pass, and say how many of its branches are left out.
+
+        Raises:
+            DataError: it cannot be used; the message names the line.
+        """
+        with located(str(line)):
+            tree = self.tree(line, turn)
+            survey = self.encoder.survey(tree)
+            if self.budget is None or self.budget.fits(survey.cost):
+                return survey, 0
+            if self.oversize != "shorten":
+                check_fits(tree, survey.cost, self.budget)
+            short = shortened(tree, self.encoder, self.budget)
+            return self.encoder.survey(short), len(tree.branches) - len(short.branches)
+
+    def forgives(self, error: DataError) -> bool:
+        """Whether the example of an error is left out instead of stopping the run."""
+        return self.oversize != "raise" if isinstance(error, BudgetError) else self.on_bad == "skip"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surveys:
+    """What is known of n examples.
+
+    `costs` of each, `tasks` its samples by task, `weight` float64 [n] its loss weight, `cut` int64 [n] how
+    many of its branches are left out.
+    """
+
+    costs: Costs
+    tasks: Costs
+    weight: Array
+    cut: Array
+
+    @classmethod
+    def of(cls, surveys: Listing[Survey], cut: Listing[int]) -> "Surveys":
+        """Make the table of surveys."""
+        tasks = [Cost(**{task: survey.tasks.count(task) for task in survey.tasks}) for survey in surveys]
+        return cls(
+            costs=Costs.of([survey.cost for survey in surveys]),
+            tasks=Costs.of(tasks),
+            weight=np.array([survey.weight for survey in surveys], np.float64),
+            cut=np.array(cut, np.int64),
+        )
+
+    @classmethod
+    def join(cls, tables: Listing["Surveys"]) -> "Surveys":
+        """Put tables one below the other."""
+        return cls(
+            costs=_stacked([table.costs for table in tables]),
+            tasks=_stacked([table.tasks for table in tables]),
+            weight=np.concatenate([table.weight for table in tables]),
+            cut=np.concatenate([table.cut for table in tables]),
+        )
+
+    def take(self, places: Array) -> "Surveys":
+        """Return what is known of these examples, in this order."""
+        costs, tasks = self.costs.take(places), self.tasks.take(places)
+        return Surveys(costs, tasks, self.weight[places], self.cut[places])
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of some lines.
+
+    `kept` int64 [n] are the places of the usable ones, `surveys` what is known of them, `dropped` the others.
+    """
+
+    kept: Array
+    surveys: Surveys
+    dropped: tuple[Dropped, ...]
+
+
+def measure(
+    maker: Maker, lines: Lines, turns: Array, *, workers: int = 1, progress: Progress | None = None
+) -> Measured:
+    """Measure the trees of some lines.
+
+    Args:
+        maker: reads and measures one.
+        lines: where they stand.
+        turns: int64 [n], in which pass over the data each is used.
+        workers: processes; few trees are measured in this one.
+        progress: called with how many are done, and how many there are.
+
+    Raises:
+        DataError: one cannot be used and is not forgiven: the first, in the order of `lines`.
+    """
+    starts = range(0, max(len(lines), 1), _CHUNK)
+    jobs = [_Job(lines[start : start + _CHUNK], turns[start : start + _CHUNK]) for start in starts]
+    parts, kept = [], []
+    dropped: list[Dropped] = []
+    for start, done in zip(starts, _results(maker, jobs, workers), strict=True):
+        parts.append(done.measured.surveys)
+        dropped += done.measured.dropped
+        kept.append(start + done.measured.kept)
+        if isinstance(maker.encoder.facts, MediaFacts):
+            maker.encoder.facts.learn(done.facts)
+        if progress is not None:
+            progress(min(start + _CHUNK, len(lines)), len(lines))
+    return Measured(np.concatenate(kept), Surveys.join(parts), tuple(dropped))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    lines: Lines
+    turns: Array
+
+    def do(self, maker: Maker) -> "_Done":
+        kept, found, cut, dropped = [], [], [], []
+        for place, (line, turn) in enumerate(zip(self.lines, self.turns.tolist(), strict=True)):
+            try:
+                survey, missing = maker.survey(line, turn)
+            except DataError as error:
+                if not maker.forgives(error):
+                    raise
+                dropped.append(Dropped.of(line, error))
+                continue
+            kept.append(place)
+            found.append(survey)
+            cut.append(missing)
+        facts = maker.encoder.facts
+        news = facts.news() if isinstance(facts, MediaFacts) else {}
+        return _Done(Measured(np.array(kept, np.int64), Surveys.of(found, cut), tuple(dropped)), news)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Done:
+    measured: Measured
+    facts: dict[str, Known]
+
+
+def _results(maker: Maker, jobs: list[_Job], workers: int) -> Iterator[_Done]:
+    """Give what comes of each job, in order."""
+    # A data worker is a daemon, which may not have processes of its own.
+    if workers < 2 or len(jobs) < 2 or multiprocessing.current_process().daemon:
+        yield from (job.do(maker) for job in jobs)
+        return
+    # Garbage that owns threads, as decoded frames do, would block a forked process that collects it.
+    gc.collect()
+    with ProcessPoolExecutor(min(workers, len(jobs)), initializer=_begin, initargs=(maker,)) as pool:
+        yield from pool.map(_do, jobs)
+
+
+_maker: list[Maker] = []  # of a process that measures; a tokenizer is too large to come with each job
+
+
+def _begin(maker: Maker) -> None:
+    _maker.append(maker)
+
+
+def _do(job: _Job) -> _Done:
+    return job.do(_maker[0])
+
+
+def _stacked(tables: Listing[Costs]) -> Costs:
+    names = list(dict.fromkeys(name for table in tables for name in table.names))
+    return Costs(names, np.concatenate([table.amounts(*names) for table in tables]))
