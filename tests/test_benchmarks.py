@@ -85,6 +85,13 @@ def test_the_knapsack_finds_the_most_valuable_subset(peers):
             assert values[chosen].sum() == best_value(tokens, crops, values, 20, 15)
 
 
+@pytest.mark.parametrize(("crops", "first"), [(3, 0), (4, 1)])
+def test_a_crop_is_worth_thirty_tokens(peers, crops, first):
+    costs = Costs.of([{"tokens": 400, "crops": 0}, {"tokens": 300, "crops": crops}])
+    rows, _ = peers.knapsack(costs, Budget(tokens=512, crops=9), 2, peers.solve_numpy)
+    assert rows == [[first], [1 - first]]
+
+
 @pytest.mark.parametrize("name", ["W1", "W2", "random 3", "random 8"])
 def test_the_compiled_knapsack_makes_the_packs_of_the_published_one(mixes, peers, name):
     kind, _, seed = name.partition(" ")

@@ -21,6 +21,7 @@ from hedgerow.testing import TINY_VISION, tiny_encoder, write_mp4, write_png
 from hedgerow.text import ChatFormat, ChatML, load_tokenizer
 from hedgerow.tree import Branch, Message, MessageTree
 from hedgerow.vision.processor import PATCH, Molmo2Processor
+from hedgerow.weights import Weighting
 
 # What the grounded answers of the trees below must say: 64 x 48 pixels, frames at 0, 0.5, 1 and 1.5 s.
 SAID = {
@@ -207,16 +208,25 @@ def said(message, node, chat, around):
     found = [Place(token, node) for token in header]
     whole = "".join(texts)
     span = chat.encode(whole)
-    owner = [part for part, text in zip(parts, texts, strict=True) for _ in text]  # of each character
+    stated = [weight for part, text in zip(parts, texts, strict=True) for weight in stated_by(part, text)]
     answers = message.role == "assistant"
     factor = 1.0 if message.weight is None else message.weight
-    for token, (start, _) in zip(span.tokens, span.offsets, strict=True):
-        own = owner[start].weight
-        weight = factor * (1.0 if own is None else own) if answers else None
+    for token, (start, end) in zip(span.tokens, span.offsets, strict=True):
+        own = [stated[n] for n in range(start, end) if not whole[n].isspace()] or stated[start:end]
+        weight = factor * sum(own) / len(own) if answers else None
         found.append(Place(token, node, weight=weight))
     for place, token in enumerate(tail):
         stops = answers and place == 0
         found.append(Place(token, node, weight=factor if stops else None, stop=stops))
+    return found
+
+
+def stated_by(part, text):
+    """What the data say of each character of a part."""
+    found = [1.0 if part.weight is None else part.weight] * len(text)
+    for span in part.spans if isinstance(part, Text) else ():
+        for n in range(span.start, span.end):
+            found[n] *= 1.0 if span.weight is None else span.weight
     return found
 
 
@@ -338,7 +348,7 @@ def test_presets_and_the_scale_of_a_task_weigh_the_samples(media, preset, name):
     scale = {"pointing": 0.5, "multiple_choice": 3.0, "text": 0.0}
     check(
         hand_made(media)[name],
-        tiny_encoder(preset=preset, scale=scale, vision_first=False),
+        tiny_encoder(weights=Weighting(preset=preset, scale=scale), vision_first=False),
         preset=preset,
         scale=scale,
     )
@@ -509,7 +519,7 @@ def test_half_stays_half_from_data_to_row(encoder, where):
         (Row.join([plain, plain], budget).weight, Row.join([half, plain], budget, pad=True).weight),
     ):
         first = np.arange(len(plain.weight))
-        begins = len(encoder.chat.encode("one two ").tokens)
+        begins = len(encoder.chat.encode("one two").tokens)  # the next begins with a space
         count = int((plain.sample == 0).sum())
         changed = {"part": first[:begins], "message": first[:count], "branch": first[:count], "tree": first}
         factor = np.ones(len(after), np.float32)

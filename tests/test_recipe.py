@@ -1,6 +1,7 @@
 import pickle
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -10,8 +11,8 @@ from hedgerow.attention.register import BACKENDS
 from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import RecipeError
-from hedgerow.recipe import Model, Recipe, Weights, load_recipe
-from hedgerow.weights.rules import sample_weight
+from hedgerow.recipe import Model, Recipe, load_recipe
+from hedgerow.weights import PRESETS, Weighting
 
 SMALL = """
 data:
@@ -167,7 +168,33 @@ def test_dotted_overrides_reach_everything(write):
         ("loss: {normalize: mean}", "loss.normalize: Input should be 'weights', 'samples' or 'tokens'"),
         ("schedule: {kind: step}", "schedule.kind: Input should be 'cosine' or 'linear'"),
         ("weights: {preset: molmo}", "weights.preset: Input should be 'molmo2', 'molmo2_code' or 'uniform'"),
-        ("weights: {scale: {qa: -1}}", "weights.scale.qa: Input should be greater than or equal to 0"),
+        (
+            "weights: {scale: {qa: -1}}",
+            "weights: scale.qa is below 0; give 0 or more, or set allow_negative",
+        ),
+        (
+            "weights: {scale: {qa: -1}, allow_negative: true}",
+            "weights.allow_negative: a sum of weights that may be below 0 is no divisor",
+        ),
+        (
+            "weights: {lexical: {stopwords: {}}}",
+            "weights.lexical.stopwords: unknown key 'stopwords'; did you mean 'stop_words'?",
+        ),
+        (
+            "weights: {spans: {answer: {factor: .nan}}}",
+            "weights.spans.answer.factor: Input should be a finite",
+        ),
+        (
+            "weights: {spans: {answer: {pattern: '('}}}",
+            "weights.spans.answer.pattern: '(' is no pattern (missing ), unterminated",
+        ),
+        ("weights: {tasks: {qa: usual}}", "weights.tasks.qa: give a weight, or 'otherwise' for c / sqrt(n)"),
+        ("weights: {schedule: {qa: [[9, 1], [2, 0]]}}", "weights: the schedule of qa has the steps [9, 2]"),
+        ("weights: {preset: uniform, c: 2}", "weights: c is 2, but the preset uniform has none"),
+        (
+            "weights: {lexical: {keywords: {art: {}}}}",
+            "weights.lexical.keywords.art: no keywords; give words",
+        ),
         ("optimizer: {language: {lr: .nan}}", "optimizer.language.lr: Input should be a finite number"),
         (
             "data: {train: [{path: /a, group: b}]}",
@@ -276,8 +303,47 @@ def test_choices_that_are_listed_twice_agree():
     """The recipe names backends and presets itself: a wrong one is refused before anything is built."""
     choices = Model.model_json_schema()["properties"]["attention"]["enum"]
     assert {*choices} == {*BACKENDS, "auto"}
-    for preset in Weights.model_json_schema()["properties"]["preset"]["enum"]:
-        assert sample_weight("qa", 4, preset=preset) > 0
+    assert get_args(get_type_hints(Weighting)["preset"]) == PRESETS
+
+
+WEIGHTS = """
+weights:
+  c: 3
+  tasks: {pointing: otherwise, counting: 0.5}
+  sources: {web: 0.1}
+  lexical:
+    stop_words: {factor: 0.5, tasks: [qa]}
+    keywords: {hearts: {file: lists/hearts.txt, words: [left atrium], case: exact}, here: {words: [dog]}}
+    repeats: {}
+    rarity: {table: idf.json, cap: 3}
+  spans:
+    opening: {}
+    answer: {after: ["So:"]}
+    grounded: {coordinates: 2}
+    named: {names: {reason: 0.5}}
+    speech: {tagger: "my.tags:tag", tags: {NOUN: 2}}
+  normalize: none
+  schedule: {video_caption: [[0, 1], [100, 0.25]]}
+"""
+
+
+def test_weights_are_data_and_their_files_stand_beside_the_recipe(write, tmp_path):
+    weights = load_recipe(write(SMALL + WEIGHTS)).weights
+    assert weights.lexical.keywords["hearts"].file == tmp_path / "lists" / "hearts.txt"
+    assert weights.lexical.keywords["here"].file is None
+    assert weights.lexical.rarity.table == tmp_path / "idf.json"
+    assert weights.schedule == {"video_caption": ((0, 1.0), (100, 0.25))}
+    names = [type(weigher).__name__ for weigher in weights.weighers]
+    assert names == [
+        *("StopWords", "Repeats", "Rarity", "Keywords", "Keywords"),
+        *("Opening", "AnswerSpan", "Grounded", "Named", "Speech"),
+    ]
+
+
+def test_weights_come_back_from_a_saved_recipe(write, tmp_path):
+    recipe = load_recipe(write(SMALL + WEIGHTS))
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
 def test_recipes_that_are_shipped_load():

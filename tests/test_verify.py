@@ -26,6 +26,10 @@ def turn(role, *content):
     }
 
 
+def asked(*question, answer):
+    return [turn("user", *question), turn("assistant", answer)]
+
+
 VIDEO, WIDE, TALL = (
     {"type": kind, "path": path}
     for kind, path in (("video", "v.mp4"), ("image", "a.png"), ("image", "b.png"))
@@ -53,22 +57,10 @@ def lines():
         },
         {
             "id": "turns",
-            "messages": [
-                turn("user", WIDE, "One?"),
-                turn("assistant", "Yes."),
-                turn("user", TALL, "And?"),
-                turn("assistant", "b"),
-            ],
+            "messages": [*asked(WIDE, "One?", answer="Yes."), *asked(TALL, "And?", answer="b")],
             "branches": [
-                {
-                    "messages": [
-                        turn("user", WIDE, "Again?"),
-                        turn("assistant", "c d"),
-                        turn("user", TALL),
-                        turn("assistant", "e"),
-                    ]
-                },
-                {"messages": [turn("user", "Sure?"), turn("assistant", "f")]},
+                {"messages": [*asked(WIDE, "Again?", answer="c d"), *asked(TALL, answer="e")]},
+                {"messages": asked("Sure?", answer="f")},
             ],
         },
         {"id": "text", "messages": [turn("user", "Hi"), turn("assistant", "Hello")]},

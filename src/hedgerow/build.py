@@ -33,8 +33,7 @@ def build_encoder(recipe: Recipe) -> Encoder:
     return Encoder(
         ChatFormat(load_tokenizer(recipe.model.tokenizer)),
         recipe.vision,
-        preset=recipe.weights.preset,
-        scale=recipe.weights.scale,
+        weights=recipe.weights,
         facts=MediaFacts(recipe.out / "media.json"),
     )
 

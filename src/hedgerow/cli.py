@@ -71,9 +71,10 @@ def train(
         Start over, even if the run's folder holds a checkpoint.
     """
     from hedgerow.recipe import load_recipe
+    from hedgerow.report.terminal import measuring
     from hedgerow.train.run import run
 
-    result = run(load_recipe(recipe, _overrides(overrides)), fresh=fresh)
+    result = run(load_recipe(recipe, _overrides(overrides)), fresh=fresh, progress=measuring())
     if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one speaks
         print(_fields(result) if as_json else result)
 
@@ -154,7 +155,9 @@ def plan(
 
 
 @app.command
-def verify(recipe: Path, /, *overrides: Overrides, trees: int = 8, as_json: AsJson = False) -> None:
+def verify(
+    recipe: Path, /, *overrides: Overrides, trees: int = 8, out: Path | None = None, as_json: AsJson = False
+) -> None:
     """Prove on your own model and data that packing and masking change nothing: laws 1 to 4 and 13.
 
     Parameters
@@ -163,11 +166,13 @@ def verify(recipe: Path, /, *overrides: Overrides, trees: int = 8, as_json: AsJs
         The recipe whose model and data are checked.
     trees
         How many trees to check on.
+    out
+        Page (.html) or picture of the row's mask (.png) to write.
     """
     from hedgerow.recipe import load_recipe
     from hedgerow.verify import verify_recipe
 
-    result = verify_recipe(load_recipe(recipe, _overrides(overrides)), trees=trees)
+    result = verify_recipe(load_recipe(recipe, _overrides(overrides)), trees=trees, out=out)
     print(json.dumps(result.to_dict()) if as_json else result)
     if not result.passed:
         raise CheckError("a law is broken; the lines above say which and by how much")

@@ -13,12 +13,43 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Span:
+    """Characters `start` to `end` of a text, counted from 0, `end` not included.
+
+    `weight` multiplies the loss weight of their tokens. By its `name` a recipe finds the span: `answer` is
+    what a reply comes to, other names are free.
+    """
+
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=1)]
+    weight: Weight | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a span without a character."""
+        if self.end <= self.start:
+            raise ValueError(f"a span from {self.start} to {self.end} has no character; let it end later")
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Text:
-    """A piece of text. `weight` multiplies the loss weight of its tokens."""
+    """A piece of text. `weight` multiplies the loss weight of its tokens, `spans` that of some of them.
+
+    Spans may overlap: their weights multiply.
+    """
 
     text: str
     weight: Weight | None = None
+    spans: tuple[Span, ...] = ()
     type: Literal["text"] = "text"
+
+    def __post_init__(self) -> None:
+        """Refuse a span that leaves the text."""
+        for span in self.spans:
+            if span.end > len(self.text):
+                raise ValueError(
+                    f"a span from {span.start} to {span.end} leaves its text of {len(self.text)} characters"
+                )
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -1,12 +1,11 @@
 """From a message tree to a Sequence: text, media, answers and weights put together."""
 
-from bisect import bisect_right
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
-from operator import itemgetter
+from functools import cache
 
 import numpy as np
 
@@ -16,24 +15,32 @@ from hedgerow.grounding.align import align
 from hedgerow.grounding.codec import format_points, format_tracks
 from hedgerow.grounding.points import to_fractions
 from hedgerow.linearize import arrange, linearize, vision_first
-from hedgerow.sequence import Cost, Sample, Sequence, VisionInput
-from hedgerow.text import ChatFormat, Span
+from hedgerow.sequence import Array, Cost, Sample, Sequence, VisionInput
+from hedgerow.text import ChatFormat
 from hedgerow.tree import Message, MessageTree, Node
 from hedgerow.vision.facts import Facts, probe
 from hedgerow.vision.processor import PATCH, Marks, MediaLayout, VisionProcessor
-from hedgerow.weights.rules import sample_weight
+from hedgerow.weights.answer import Answer, stated
+from hedgerow.weights.weighting import Weighting
 
-_Said = Text | Points | Tracks
+_LOG = logging.getLogger("hedgerow")
 
 
 @dataclass(slots=True)
 class _Draft:
-    """What is known of one node while its messages are written; the first four lists are per token."""
+    """What is known of one node while its messages are written; the first four lists are per token.
 
+    `answer` is what the data say of the weight of a target (of its message, part and characters), -1 for what
+    is no target; `answers` are what weighers look at, each with the place of its first token.
+    """
+
+    task: str
+    source: str
     tokens: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
     slot: list[bool] = field(default_factory=list)
-    answer: list[float] = field(default_factory=list)  # message and part weight of a target, -1 for no target
+    answer: list[float] = field(default_factory=list)
+    answers: list[tuple[int, Answer]] = field(default_factory=list)
     stops: int = 0
     media: list[tuple[Media, MediaLayout]] = field(default_factory=list)
 
@@ -42,6 +49,10 @@ class _Draft:
         self.group.extend([group] * len(tokens))
         self.slot.extend([slot] * len(tokens))
         self.answer.extend([answer] * len(tokens))
+
+    def weights(self, weighting: Weighting) -> Array:
+        """Return the weight of each token before that of its sample, float64; 0 where it is no target."""
+        return weighting.tokens(np.maximum(self.answer, 0.0), self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,7 @@ class Encoder:
     Args:
         chat: tokenizer and template.
         processor: turns media into tokens and crops.
-        preset: how samples are weighted, see `hedgerow.weights.rules`.
-        scale: factor on the weight of all samples of a task, by task name.
+        weights: how targets are weighted.
         facts: where the facts of a media file come from.
         vision_first: put each node's visual tokens before its text in physical order. It changes no result
             and leaves block-sparse attention more to skip; prompts are in logical order all the same.
@@ -78,15 +88,13 @@ class Encoder:
         chat: ChatFormat,
         processor: VisionProcessor,
         *,
-        preset: str = "molmo2",
-        scale: Mapping[str, float] | None = None,
+        weights: Weighting | None = None,
         facts: Callable[[Media], Facts] = probe,
         vision_first: bool = True,
     ) -> None:
         self.chat = chat
         self.processor = processor
-        self.preset = preset
-        self.scale = dict(scale or {})
+        self.weights = weights or Weighting()
         self.facts = facts
         self.vision_first = vision_first
 
@@ -137,7 +145,7 @@ class Encoder:
         drafts = self._drafts(tree, nodes)
         samples = self._samples(tree, nodes, drafts)
         weights = [
-            sample.weight * sum(answer for answer in drafts[node].answer if answer >= 0)
+            sample.weight * float(drafts[node].weights(self.weights).sum())
             for node, sample in samples.items()
         ]
         tasks = tuple(sample.task for sample in samples.values())
@@ -209,7 +217,7 @@ class Encoder:
     def _draft(
         self, tree: MessageTree, node: Node, above: list[tuple[Media, MediaLayout]], group: int
     ) -> _Draft:
-        draft = _Draft()
+        draft = _Draft(task=node.task or "qa", source=tree.source)
         history = [*node.path, *node.messages]
         for number, message in enumerate(node.messages, len(node.path)):
             try:
@@ -259,9 +267,12 @@ class Encoder:
             draft.add(self.chat.markup(tail))
             return
         whole = 1.0 if message.weight is None else message.weight
-        for part, tokens in _shared_out(span, said):
-            weight = whole if part.weight is None else whole * part.weight
-            draft.add(tokens, answer=weight)
+        first = len(draft.tokens)
+        draft.add(span.tokens, answer=whole)
+        if self.weights.weighers or any(map(_stands_out, own)):
+            answer = Answer.of(said, span.offsets, task=draft.task, source=draft.source)
+            draft.answers.append((first, answer))
+            draft.answer[first:] = (whole * stated(answer, said)).tolist()
         stop, *rest = self.chat.markup(tail)
         draft.add([stop], answer=whole)
         draft.add(rest)
@@ -276,12 +287,13 @@ class Encoder:
         self, tree: MessageTree, nodes: tuple[Node, ...], drafts: list[_Draft], vision: VisionInput | None
     ) -> Sequence:
         layout = linearize([node.parent for node in nodes], [len(draft.tokens) for draft in drafts])
-        answer = np.array([weight for draft in drafts for weight in draft.answer], np.float32)
+        answer = np.array([weight for draft in drafts for weight in draft.answer])
         owner = np.repeat(np.arange(len(nodes)), [len(draft.tokens) for draft in drafts])
         target = np.flatnonzero(answer >= 0)
         samples = self._samples(tree, nodes, drafts)
         number = {node: place for place, node in enumerate(sorted(samples))}
-        weight = np.array([samples[node].weight for node in owner[target]], np.float32) * answer[target]
+        own = np.concatenate([draft.weights(self.weights) for draft in drafts])[target].astype(np.float32)
+        weight = np.array([samples[node].weight for node in owner[target]], np.float32) * own
         tokens = np.array([token for draft in drafts for token in draft.tokens], np.int32)
         return Sequence(
             example=tree.id,
@@ -308,15 +320,17 @@ class Encoder:
         found = {}
         for node in answered:
             n = counts[node.index] - drafts[node.index].stops
-            task = node.task or "qa"
-            weight = sample_weight(task, max(n, 1), branches=len(answered), preset=self.preset)
+            if not n:
+                _name_empty(tree.source)
+            task = drafts[node.index].task
+            weight = self.weights.sample(task, tree.source, max(n, 1), branches=len(answered))
             found[node.index] = Sample(
                 example=tree.id,
                 branch=node.address,
                 source=tree.source,
                 task=task,
                 n=n,
-                weight=weight * node.weight * self.scale.get(task, 1.0),
+                weight=weight * node.weight,
                 pair=_pair(node, nodes),
                 rank=node.rank,
             )
@@ -326,6 +340,11 @@ class Encoder:
 def _speaks(message: Message) -> bool:
     """Whether a message has a header: one that shows nothing but media has none."""
     return not message.media or len(message.parts) > len(message.media)
+
+
+def _stands_out(part: Text | Points | Tracks) -> bool:
+    """Whether the data say something of the weight or the meaning of a part."""
+    return part.weight is not None or (isinstance(part, Text) and bool(part.spans))
 
 
 def _sources(
@@ -347,15 +366,9 @@ def _sources(
     return source.astype(np.int32)
 
 
-def _shared_out(span: Span, said: Listing[tuple[_Said, str]]) -> Iterator[tuple[_Said, Listing[int]]]:
-    """Part the tokens of a message by the part in which each begins."""
-    if len(said) == 1:
-        yield said[0][0], span.tokens
-        return
-    ends = list(accumulate(len(text) for _, text in said))
-    owner = [min(bisect_right(ends, start), len(said) - 1) for start, _ in span.offsets]
-    for place, run in groupby(zip(owner, span.tokens, strict=True), key=itemgetter(0)):
-        yield said[place][0], [token for _, token in run]
+@cache
+def _name_empty(source: str) -> None:
+    _LOG.warning("data set '%s' has empty answers: only the end of their turn is trained", source)
 
 
 def written(part: Text | Points | Tracks) -> str:

@@ -32,6 +32,7 @@ from hedgerow.errors import RecipeError
 from hedgerow.models.assemble import ModelSpec
 from hedgerow.validation import explain
 from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.weights.weighting import Weighting
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -87,13 +88,6 @@ class Model(Section):
     attention: Literal["dense", "segmented", "flex", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
-
-
-class Weights(Section):
-    """How targets are weighted: a preset of `hedgerow.weights.rules`, times a factor by task in `scale`."""
-
-    preset: Literal["molmo2", "molmo2_code", "uniform"] = "molmo2"
-    scale: Mapping[str, NonNegativeFloat] = {}
 
 
 class Loss(Section):
@@ -189,6 +183,7 @@ class Recipe(Section):
     """A training run.
 
     Every optimiser step takes `rows_per_step` rows over all processes, each row a micro-batch of its own.
+    `context` processes share each row, for rows too long for one; it divides their number and the heads.
     Weights and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the
     folder of the run whose weights this one starts from. A checkpoint is written every `save_every` steps and
     at the end, the last `keep` stay. `threads` is the number of CPU threads: results are exact for one number
@@ -200,12 +195,13 @@ class Recipe(Section):
     steps: PositiveInt
     out: Path
     vision: Molmo2Processor = Molmo2Processor()
-    weights: Weights = Weights()
+    weights: Weighting = Weighting()
     loss: Loss = Loss()
     packing: Packing = Packing()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     rows_per_step: PositiveInt = 1
+    context: PositiveInt = 1
     precision: Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_fp16)] = "fp32"
     seed: NonNegativeInt = 0
     init: Path | None = None
@@ -234,6 +230,15 @@ class Recipe(Section):
                 raise ValueError(
                     f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _divisor_is_positive(self) -> "Recipe":
+        if self.weights.allow_negative and self.loss.normalize == "weights":
+            raise ValueError(
+                "weights.allow_negative: a sum of weights that may be below 0 is no divisor; give "
+                "loss.normalize 'samples' or 'tokens'"
+            )
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -359,6 +364,13 @@ def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         _anchor(model, "checkpoint", folder)
         if model.get("tokenizer") != "tiny":
             _anchor(model, "tokenizer", folder)
+    weights = raw.get("weights")
+    lexical = weights.get("lexical") if isinstance(weights, dict) else None
+    if isinstance(lexical, dict):
+        lists = lexical.get("keywords")
+        for words in lists.values() if isinstance(lists, dict) else []:
+            _anchor(words, "file", folder)
+        _anchor(lexical.get("rarity"), "table", folder)
     _anchor(raw, "init", folder)
     return raw
 

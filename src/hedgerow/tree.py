@@ -265,6 +265,7 @@ _KEYS = {
         Branch,
         Message,
         Text,
+        parts.Span,
         Image,
         Video,
         parts.Subtitle,

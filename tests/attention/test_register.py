@@ -1,5 +1,7 @@
 """Adopting models: what is set, what is counted, and what is refused. Each trap has a test of its own."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -314,5 +316,17 @@ def test_each_device_has_its_backends():
     assert trains_on(torch.device("cuda")) == ("dense", "flex")
     assert trains_on(torch.device("mps")) == ("dense",)
     assert set(BACKENDS) == {"dense", "segmented", "flex"}
-    row = draw(7).row()
-    assert default(row) == "segmented"
+
+
+@pytest.mark.parametrize(
+    ("device", "blocks", "name"),
+    [
+        ("cpu", object(), "segmented"),
+        ("cuda", object(), "flex"),
+        ("cuda", None, "dense"),
+        ("mps", object(), "dense"),
+    ],
+)
+def test_a_row_gets_the_backend_that_suits_it(device, blocks, name):
+    order = SimpleNamespace(device=torch.device(device))
+    assert default(SimpleNamespace(order=order, blocks=blocks)) == name

@@ -12,6 +12,7 @@ from hedgerow.sequence import Budget, Row
 from hedgerow.testing import tiny_encoder, write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 from hedgerow.visibility import dense
+from hedgerow.weights import Weighting
 
 BUDGET = Budget(tokens=400, crops=24)
 
@@ -67,7 +68,7 @@ def carried(rows):
 
 @pytest.mark.parametrize("preset", ["molmo2", "molmo2_code"])
 def test_padded_and_packed_rows_train_the_same_targets_with_the_same_weights(trees, preset):
-    encoder = tiny_encoder(preset=preset)
+    encoder = tiny_encoder(weights=Weighting(preset=preset))
     packed = pack([encoder(tree) for tree in trees], BUDGET)
     padded = pad([one for tree in trees for one in separate(tree, encoder)], BUDGET)
     assert carried(padded) == carried(packed)

@@ -153,9 +153,12 @@ def vocabulary(tokenizer: Any) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def make_model(tokenizer: Any) -> Callable[..., Molmo2]:
-    """Build a tiny model: `make_model(attention="dense", ...)`, with the arguments of `build`."""
+    """Build a tiny model: `make_model(attention="dense", ...)`, with the arguments of `build`.
 
-    def make(spec: ModelSpec = SPEC, **options: Any) -> Molmo2:
-        return build(spec, tokenizer=tokenizer, seed=7, **options)
+    `sizes` are fields of the spec that differ.
+    """
+
+    def make(spec: ModelSpec = SPEC, *, sizes: dict[str, int] | None = None, **options: Any) -> Molmo2:
+        return build(dataclasses.replace(spec, **(sizes or {})), tokenizer=tokenizer, seed=7, **options)
 
     return make

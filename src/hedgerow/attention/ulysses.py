@@ -95,7 +95,7 @@ class Context:
         cuts = _cuts(low, high, crops=len(vision.crops), parts=self.size)
         slots = [np.flatnonzero((low >= a) & (low < b)) for a, b in itertools.pairwise(cuts)]
         a, b = cuts[self.rank], cuts[self.rank + 1]
-        if a == b:
+        if not len(slots[self.rank]):
             return None, slots
         table = vision.pooling[torch.from_numpy(slots[self.rank]).to(vision.pooling.device)]
         pooling = torch.where(table < 0, table, table - a * vision.patches)

@@ -6,10 +6,12 @@ Letters for shapes as in `hedgerow.sequence`; D is the width of the language mod
 import dataclasses
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hedgerow.attention.register import Backend, Visibility, adopt, choose, default
+from hedgerow.attention.ulysses import Context, Ulysses
 from hedgerow.errors import RecipeError
 from hedgerow.sequence import Array, Row, VisionInput
 
@@ -84,6 +86,7 @@ class Molmo2(nn.Module):
             hf.activation_checkpointing_enable()
         self.hf = hf
         self.attention = attention
+        self.context: Context | None = None  # the processes that share each row with this one
 
     def forward(self, row: Row) -> Tensor:
         """Return the final hidden states [N, D] of a row.
@@ -97,7 +100,8 @@ class Molmo2(nn.Module):
             ValueError: slots and features do not match, or positions have three axes.
         """
         row = row.to(self.device)
-        return self.language(self.embed(row), row)
+        hidden = self.language(self.embed(row), row)
+        return hidden if self.context is None else self.context.gather_tokens(hidden, len(row))
 
     @property
     def device(self) -> torch.device:
@@ -107,17 +111,35 @@ class Molmo2(nn.Module):
     def embed(self, row: Row) -> Tensor:
         """Return what the language model reads, [N, D]: token embeddings plus visual features at the slots.
 
-        The vision tower and the connector do not run for a row without media.
+        The vision tower and the connector do not run for a row without media. In a context, D of this
+        process's stretch of the row, [n, D].
         """
-        embeddings: Tensor = self.hf.get_input_embeddings()(row.tokens)
+        own = self._own(row)
+        embeddings: Tensor = self.hf.get_input_embeddings()(row.tokens[own])
         if row.vision is None:
             return embeddings
-        features = self.features(row.vision)
+        features = self._shared_features(row.vision)
         if len(features) != len(row.slot):
             raise ValueError(
                 f"{len(features)} features for {len(row.slot)} slots; give each slot one pooling window"
             )
-        return embeddings.index_add(0, row.slot, features.to(embeddings.dtype))
+        here = slice(*torch.searchsorted(row.slot, row.slot.new_tensor([own.start, own.stop])).tolist())
+        return embeddings.index_add(0, row.slot[here] - own.start, features[here].to(embeddings.dtype))
+
+    def _own(self, row: Row) -> slice:
+        """The tokens of a row that this process computes: all of them where it shares none."""
+        return slice(0, len(row)) if self.context is None else self.context.own(len(row))
+
+    def _shared_features(self, vision: VisionInput) -> Tensor:
+        """A feature per slot, [V, D]; the processes of a context make each a part of them."""
+        if self.context is None:
+            return self.features(vision)
+        part, slots = self.context.crops(vision)
+        weight = self.hf.lm_head.weight  # of the dtype and width that all agree on
+        found = weight.new_zeros(0, weight.shape[1]) if part is None else self.features(part)
+        gathered = self.context.gather(found.to(weight.dtype), [len(places) for places in slots])
+        order = torch.from_numpy(np.argsort(np.concatenate(slots))).to(gathered.device)
+        return gathered[order]
 
     def features(self, vision: VisionInput) -> Tensor:
         """Return a feature per slot, [V, D]: layers of the vision tower, pooled and projected."""
@@ -148,7 +170,10 @@ class Molmo2(nn.Module):
                 f"position {list(row.position.shape)}: Molmo2 numbers tokens along one axis, give [N]"
             )
         backend = choose(self.attention or default(row))(row)
-        return self.attend(embeddings[None], row.position[None], backend=backend, cache=cache)[0]
+        if self.context is not None:
+            backend = Ulysses(backend, self.context, length=len(row))
+        position = row.position[self._own(row)]
+        return self.attend(embeddings[None], position[None], backend=backend, cache=cache)[0]
 
     def attend(self, embeddings: Tensor, position: Tensor, *, backend: Backend, cache: Any = None) -> Tensor:
         """Run the language model with a visibility, and check that every layer used it.

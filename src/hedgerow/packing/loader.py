@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from torch.utils.data import Dataset
 
+from hedgerow import visibility
 from hedgerow.errors import BudgetError, DataError, HedgerowError, RecipeError
 from hedgerow.flops import FlopModel
 from hedgerow.packing.balance import arrange, per_row
@@ -131,6 +132,7 @@ class RowLoader:
         rank: of this process, below `world`.
         world: number of processes that share the rows.
         pad: fill each row up to the budget, as in `Row.join`.
+        blocks: note in each row which blocks of tokens see each other, for the backend "flex".
         on_bad: "raise" the DataError of an example that cannot be encoded, or that holds more than its cost
             said so that the row would overflow; or "skip" that example alone, and name it in `dropped`.
         prefetch: rows that each worker makes ahead.
@@ -159,6 +161,7 @@ class RowLoader:
         rank: int = 0,
         world: int = 1,
         pad: bool = False,
+        blocks: bool = False,
         on_bad: OnBad = "raise",
         prefetch: int = 2,
     ) -> None:
@@ -172,7 +175,7 @@ class RowLoader:
         self._step, self._balance, self._plans = step, balance, plans
         self._workers, self._prefetch = workers, prefetch
         self._rank, self._world = rank, world
-        self._rows = _Rows(source, budget, pad, on_bad, InHand.of(workers))
+        self._rows = _Rows(source, budget, pad, blocks, on_bad, InHand.of(workers))
         self._epoch, self._row = 0, 0
         self._known: _Known | None = None
 
@@ -332,6 +335,7 @@ class _Rows(Dataset[Loaded | HedgerowError]):
     source: Source
     budget: Budget
     pad: bool
+    blocks: bool
     on_bad: OnBad
     hand: InHand
 
@@ -357,6 +361,8 @@ class _Rows(Dataset[Loaded | HedgerowError]):
         dropped += [Dropped(index, message) for index, message in over.items()]
         kept = [sequence for index, _, sequence in found if index not in over]
         row = joined(kept, self.budget, pad=self.pad) if kept else None
+        if row is not None and self.blocks:
+            row = dataclasses.replace(row, blocks=visibility.summary(row))
         return Loaded(row, job.number, job.epoch, tuple(dropped))
 
     def _overflowing(self, found: list[tuple[int, Cost, Sequence]]) -> dict[int, str]:

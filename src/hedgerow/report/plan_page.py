@@ -92,9 +92,7 @@ def _fit(fit: Fit) -> tuple[object, ...]:
 
 
 def _trials(plan: DataPlan) -> Table:
-    caption = (
-        f"{plan.tried:,} examples, {plan.basis} budget; gap: above the bound of the scarcest budget's volume"
-    )
+    caption = f"{plan.tried:,} examples, {plan.basis} budget; gap: above the volume of the scarcest budget"
     rows = [(_name(trial, plan), len(trial.plan.rows), *_planned(trial.plan)) for trial in plan.trials]
     return Table(("way", "rows", *_PLANNED), rows, caption=caption)
 

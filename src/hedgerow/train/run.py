@@ -1,6 +1,7 @@
 """A whole run: from a recipe to a trained model on disk."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hedgerow.build import MODEL, budget_of, build_encoder, build_model, training_examples
+from hedgerow.build import MODEL, budget_of, build_encoder, build_model, device, training_examples
 from hedgerow.data.index import Examples
+from hedgerow.data.measure import Progress
 from hedgerow.flops import MOLMO2_8B
 from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
@@ -48,7 +50,13 @@ class Trained:
         )
 
 
-def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = ()) -> Trained:
+def run(
+    recipe: Recipe,
+    *,
+    fresh: bool = False,
+    callbacks: Listing[Callback] = (),
+    progress: Progress | None = None,
+) -> Trained:
     """Train as a recipe says, or go on where a run was cut off, and save the model.
 
     Started by `torchrun`, all its processes train together.
@@ -57,26 +65,33 @@ def run(recipe: Recipe, *, fresh: bool = False, callbacks: Listing[Callback] = (
         recipe: the run.
         fresh: start over.
         callbacks: go along.
+        progress: called while the data are indexed, with how many trees are measured and how many there are.
 
     Raises:
         DataError: the data are bad and `on_bad` is raise.
         RecipeError: the run's folder holds another run, or training failed.
     """
     with parallel.group():
-        return _run(recipe, fresh=fresh, callbacks=callbacks)
+        return _run(recipe, fresh=fresh, callbacks=callbacks, progress=progress)
 
 
-def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Trained:
+def _run(
+    recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress: Progress | None
+) -> Trained:
     begin = time.perf_counter()
     encoder = build_encoder(recipe)
-    examples = training_examples(recipe, encoder)
+    first = parallel.rank() == 0
+    examples = training_examples(recipe, encoder, progress=progress if first else None)
+    if first and len(recipe.data.train) > 1:
+        print(examples.report(), file=sys.stderr, flush=True)
     model = build_model(recipe)
+    context = model.context = parallel.context(recipe.context)
     if recipe.model.spec is not None:  # trained weights have found their scale
         _warn_if_blind(model, examples)
     late = _Late()
     rows = row_loader(recipe, examples)
     try:
-        train(recipe, model, rows, fresh=fresh, callbacks=(*callbacks, late))
+        train(recipe, model, rows, fresh=fresh, context=context, callbacks=(*callbacks, late))
     except RuntimeError as error:
         found = rows.explain(error)
         if found is None:
@@ -90,12 +105,13 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback]) -> Traine
             tokenizer=load_tokenizer(recipe.model.tokenizer),
             settings=recipe.to_dict()["vision"],
         )
-    dropped = (*map(str, examples.dropped), *late.dropped)
+    dropped = (*map(str, (*examples.dropped, *examples.epoch(0).dropped)), *late.dropped)
     return Trained(folder, recipe.steps, len(examples), dropped, time.perf_counter() - begin)
 
 
 def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
-    """Make the loader of a recipe for this process."""
+    """Make the loader of a recipe for this process; those of one context get the same rows."""
+    sparse = device().type == "cuda" and recipe.model.attention in ("auto", "flex")
     return RowLoader(
         examples,
         budget_of(recipe),
@@ -106,10 +122,11 @@ def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
         balance=MOLMO2_8B if recipe.packing.balance else None,
         plans=recipe.out / "plans",
         workers=recipe.packing.workers,
-        pad=recipe.packing.pad,
+        pad=recipe.packing.pad or sparse,  # one length, so that the kernel is compiled once
+        blocks=sparse,
         on_bad=recipe.data.on_bad,
-        rank=parallel.rank(),
-        world=parallel.world(),
+        rank=parallel.rank() // recipe.context,
+        world=parallel.world() // recipe.context,
     )
 
 
