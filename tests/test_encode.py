@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow import visibility
-from hedgerow.content import Image, Point, Points, Subtitle, Text, Tracks, Video
+from hedgerow.content import Image, Point, Points, Span, Subtitle, Text, Tracks, Video
 from hedgerow.data.facts import MediaFacts
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError, MediaError
@@ -504,14 +504,17 @@ def test_a_tree_costs_what_was_measured_whatever_it_shows(media, shown, where):
 
 def halved(where):
     half = {where: 0.5}
-    parts = (Text("one two ", weight=half.get("part")), Text("three"))
+    spans = (Span(0, 7, half.get("span")),)
+    parts = (Text("one two ", weight=half.get("part"), spans=spans), Text("three"))
     branch = Branch((user("q"), bot(*parts, weight=half.get("message"))), weight=half.get("branch"))
-    return MessageTree("t", (user("root"),), (branch, Branch((user("r"), bot("s")))), weight=half.get("tree"))
+    branches = (branch, Branch((user("r"), bot("s"))))
+    return MessageTree("t", (user("root"),), branches, source=where or "data", weight=half.get("tree"))
 
 
-@pytest.mark.parametrize("where", ["part", "message", "branch", "tree"])
-def test_half_stays_half_from_data_to_row(encoder, where):
+@pytest.mark.parametrize("where", ["span", "part", "message", "branch", "tree", "source"])
+def test_half_stays_half_from_data_to_row(where):
     """Law 11."""
+    encoder = tiny_encoder(vision_first=False, weights=Weighting(sources={"source": 0.5}))
     plain, half = encoder(halved("")), encoder(halved(where))
     budget = Budget(tokens=500)
     for before, after in (
@@ -521,7 +524,8 @@ def test_half_stays_half_from_data_to_row(encoder, where):
         first = np.arange(len(plain.weight))
         begins = len(encoder.chat.encode("one two").tokens)  # the next begins with a space
         count = int((plain.sample == 0).sum())
-        changed = {"part": first[:begins], "message": first[:count], "branch": first[:count], "tree": first}
+        changed = {"message": first[:count], "branch": first[:count], "tree": first, "source": first}
+        changed |= {"part": first[:begins], "span": first[:begins]}
         factor = np.ones(len(after), np.float32)
         factor[changed[where]] = 0.5
         assert after.tolist() == (before * factor).tolist()
