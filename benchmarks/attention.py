@@ -4,12 +4,12 @@
 
 On the CPU: `Segmented` with tokens in logical and in vision-first order, against
 `scaled_dot_product_attention` with a bool mask of the same row. Variants take turns in one process; figures
-are medians. `seconds` are CPU seconds of one thread, `wall` is that of two. `limit` is causal attention of the
-same heads, scaled by pairs of tokens: what the row would cost were nothing lost to its shape (beyond 16,384
-tokens scaled from there). `peak_mb` is the memory above the inputs, in a process of its own.
+are medians. `seconds` are CPU seconds of one thread, `wall` is that of two. `limit` is causal attention of
+the same heads, scaled by pairs of tokens: what the row would cost were nothing lost to its shape (beyond
+16,384 tokens scaled from there). `peak_mb` is the memory above the inputs, in a process of its own.
 
-With CUDA: `Flex` in bf16 against a dense bf16 bias, and the rate of causal FlashAttention. `--report` writes a
-page into `benchmarks/reports`.
+With CUDA: `Flex` in bf16 against a dense bf16 bias, and the rate of causal FlashAttention. `--report` writes
+a page into `benchmarks/reports`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -248,9 +249,9 @@ def measure_cuda(name: str) -> list[Result]:
         work = both_passes(lambda *x, b=flex: b(*x, scale=scale), leaves, grad)
         results += gpu_figures(name, f"flex, {order}", work, case, pairs)
     bias = dense_bias(rows["logical"], case.dtype)
-    work = both_passes(lambda *x: attend_with(bias, *x), leaves, grad)
+    work = both_passes(partial(attend_with, bias), leaves, grad)
     results += gpu_figures(name, "dense bias", work, case, pairs)
-    del bias
+    del bias, work
     flash = both_passes(
         lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True), leaves, grad
     )

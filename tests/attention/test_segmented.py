@@ -94,13 +94,15 @@ def test_segmented_equals_dense(seed, trees, nodes, vision, heads, width, dtype,
     )
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=SEEDS, nodes=st.integers(1, 8), vision=st.integers(0, 8), window=WINDOWS, shuffle=st.booleans())
+@settings(max_examples=100, deadline=None)
+@given(seed=SEEDS, nodes=st.integers(1, 8), vision=st.integers(0, 12), window=WINDOWS, shuffle=st.booleans())
 def test_tiles_hold_every_visible_pair_once_and_hide_the_others(seed, nodes, vision, window, shuffle):
     rng = np.random.default_rng(seed)
     forest = random_forest(rng, trees=3, nodes=nodes, vision=vision)
     if shuffle:
         forest = forest.take(rng.permutation(len(forest)))
+    names = rng.permutation(int(forest.group.max(initial=0)) + 1)  # nothing says that groups are counted up
+    forest = dataclasses.replace(forest, group=np.where(forest.group < 0, -1, names[forest.group]))
     plan = Plan(forest.row())
     take = np.arange(len(forest)) if plan.take is None else plan.take.numpy()
     found = np.zeros((len(forest), len(forest)), int)
@@ -186,6 +188,24 @@ def test_autocast_does_not_reach_the_products():
         out = Segmented(row)(query, key, value.bfloat16(), scale=0.3)
     assert out.dtype == torch.float32
     assert torch.equal(out, plain)
+
+
+@pytest.mark.parametrize("heads", [(6, 1), (4, 2), (5, 5)])
+def test_threads_change_nothing_and_are_put_back(heads):
+    row, before = shuffled(11).row(), torch.get_num_threads()
+    tensors, found = draw(len(row.order), heads=heads), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(run(Segmented(row), *tensors))
+            assert torch.get_num_threads() == threads
+        with torch.inference_mode():
+            out = Segmented(row)(*tensors[:3], scale=8**-0.5)
+    finally:
+        torch.set_num_threads(before)
+    for others in (*found[1:], [out]):
+        for a, b in zip(others, found[0], strict=False):
+            assert distance(a, b) < 1e-6
 
 
 def test_gradcheck():

@@ -1,10 +1,18 @@
 import logging
 import math
 
+import numpy as np
 import pytest
 
 from hedgerow.errors import DataError, RecipeError
-from hedgerow.weights import PRESETS, TASKS, sample_weight
+from hedgerow.sequence import Budget, Row
+from hedgerow.testing import tiny_encoder
+from hedgerow.tree import Branch, Message, MessageTree
+from hedgerow.weights import PRESETS, TASKS, Weighting, sample_weight
+
+
+def asked(answer):
+    return Message("user", "?"), Message("assistant", answer)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,55 @@ from hedgerow.weights import PRESETS, TASKS, sample_weight
 )
 def test_law_11_weights_are_those_of_the_table(task, tokens, branches, preset, expected):
     assert sample_weight(task, tokens, branches=branches, preset=preset) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(("n", "weight"), [(1, 4), (4, 2), (16, 1), (64, 0.5), (100, 0.4), (400, 0.2)])
+def test_law_11_the_weight_of_n_tokens_from_a_tree_of_n_tokens(n, weight):
+    """n as the tokenizer counts, the end of the turn not among them."""
+    sequence = tiny_encoder()(MessageTree("t", asked("1" * n), task="qa"))
+    assert [sample.n for sample in sequence.samples] == [n]
+    assert sequence.weight.tolist() == [np.float32(weight)] * (n + 1)
+    assert sample_weight("qa", n) == pytest.approx(weight, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("preset", "caption", "with_ends"), [("uniform", 0.976, 0.952), ("molmo2", 0.5, 0.333)]
+)
+def test_one_long_caption_among_many_short_answers(preset, caption, with_ends):
+    """What a caption of 4,000 tokens takes of the weight of a batch with 100 answers of one token."""
+    encoder = tiny_encoder(weights=Weighting(preset=preset))
+    short = Branch(asked("7"), task="multiple_choice")
+    trees = [
+        MessageTree("caption", asked("1" * 4000), task="video_caption"),
+        *(MessageTree(f"{n}", (Message("user", "Look."),), (short,) * 4) for n in range(25)),
+    ]
+    sequences = [encoder(tree) for tree in trees]
+    row = Row.join(sequences, Budget(tokens=100_000))
+    assert [sample.n for sample in row.samples] == [4000] + [1] * 100
+    own = row.sample == 0
+    said = row.target != encoder.chat.stop
+    shares = [
+        row.weight[own & among].sum(dtype=np.float64) / row.weight[among].sum(dtype=np.float64)
+        for among in (said, np.ones_like(said))
+    ]
+    assert shares == pytest.approx([caption, with_ends], abs=5e-4)
+
+
+def test_c_and_tasks_stand_instead_of_the_table():
+    assert sample_weight("qa", 16, c=6) == 1.5
+    assert sample_weight("qa", 4, branches=4, preset="molmo2_code", c=4) == 1.0
+    tasks = {"pointing": "otherwise", "qa": 0.25, "caption-of-mine": 0.0}
+    assert sample_weight("pointing", 16, tasks=tasks) == 1.0
+    assert sample_weight("qa", 16, tasks=tasks) == 0.25
+    assert sample_weight("caption-of-mine", 16, tasks=tasks) == 0.0
+    assert sample_weight("tracking", 16, tasks=tasks) == 0.2
+    assert sample_weight("qa", 16, preset="uniform", tasks=tasks) == 0.25
+    assert sample_weight("pointing", 16, preset="uniform", tasks=tasks) == 1.0
+
+
+def test_a_task_with_a_weight_of_its_own_is_known(caplog):
+    sample_weight("caption-of-yours", 16, tasks={"caption-of-yours": 0.5})
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 100, 5000])

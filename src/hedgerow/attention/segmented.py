@@ -11,7 +11,8 @@ share a key head are taken together, G rows a token: tensors are laid out as [S,
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -86,16 +87,19 @@ class _Attend(torch.autograd.Function):
         heads = _Heads(query, key, plan)
         q, k, v = heads.lay(query).mul_(scale * _BITS), heads.lay(key), heads.lay(value)
         out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
-        for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
-            rows = heads.rows(queries)
-            sums = [_Softmax(stack[rows]) for stack in q]
-            for tile in heads.cut(tiles):
-                bias = plan.bias(tile, window) if tile.partial else None
-                for stack, softmax in enumerate(sums):
-                    keys = heads.shared(stack), tile.keys
-                    softmax.add(k[keys], v[keys], bias)
-            for stack, softmax in enumerate(sums):
-                softmax.finish(out[stack, rows], lse[stack, rows])
+
+        def attend(head: int) -> None:
+            for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
+                rows = heads.rows(queries)
+                sums = {stack: _Softmax(q[stack, rows]) for stack in heads.stacks(head)}
+                for tile in heads.cut(tiles):
+                    bias = plan.bias(tile, window) if tile.partial else None
+                    for softmax in sums.values():
+                        softmax.add(k[head, tile.keys], v[head, tile.keys], bias)
+                for stack, softmax in sums.items():
+                    softmax.finish(out[stack, rows], lse[stack, rows])
+
+        _in_threads(attend, len(k))
         result = heads.unlay(out, query)
         ctx.save_for_backward(query, key, value, result, lse)
         ctx.plan, ctx.window, ctx.scale = plan, window, scale
@@ -111,19 +115,23 @@ class _Attend(torch.autograd.Function):
         g, dq = heads.lay(grad), torch.empty_like(q)
         delta = heads.lay(result).mul_(g).sum(-1)
         dk, dv = (torch.zeros_like(x.mT, memory_format=torch.contiguous_format) for x in (k, v))
-        for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
-            rows = heads.rows(queries)
-            slopes = [_Slopes(*(x[rows] for x in of)) for of in zip(q, g, lse, delta, strict=True)]
-            for tile in heads.cut(tiles):
-                bias = plan.bias(tile, window) if tile.partial else None
-                for stack, slope in enumerate(slopes):
-                    shared, keys = heads.shared(stack), tile.keys
-                    slope.add(
-                        k[shared, keys], v[shared, keys], bias, dk[shared, :, keys], dv[shared, :, keys]
-                    )
-            for stack, slope in enumerate(slopes):
-                torch.mul(slope.total, scale, out=dq[stack, rows])
-        dk = dk.div_(_BITS)
+
+        def attend(head: int) -> None:
+            for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
+                rows = heads.rows(queries)
+                slopes = {
+                    stack: _Slopes(q[stack, rows], g[stack, rows], lse[stack, rows], delta[stack, rows])
+                    for stack in heads.stacks(head)
+                }
+                for tile in heads.cut(tiles):
+                    keys, bias = tile.keys, plan.bias(tile, window) if tile.partial else None
+                    for slope in slopes.values():
+                        slope.add(k[head, keys], v[head, keys], bias, dk[head, :, keys], dv[head, :, keys])
+                for stack, slope in slopes.items():
+                    torch.mul(slope.total, scale, out=dq[stack, rows])
+
+        _in_threads(attend, len(k))
+        dk.div_(_BITS)
         return (
             heads.unlay(dq, query), heads.unlay(dk.mT, key), heads.unlay(dv.mT, value), None, None, None,
         )  # fmt: skip
@@ -189,7 +197,7 @@ class _Heads:
         self._wide = torch.promote_types(query.dtype, torch.float32)
         self._count = query.shape[1]
         self._together = max(n for n in range(1, _TOGETHER + 1) if group % n == 0)
-        self._stacks = group // self._together
+        self._apart = group // self._together
 
     def lay(self, x: Tensor) -> Tensor:
         """Copy [1, H, N, D] in the order of the row to [S, N G, D] in that of the tiles; G is 1 for keys."""
@@ -211,9 +219,9 @@ class _Heads:
         """Return the rows of queries."""
         return slice(tokens.start * self._together, tokens.stop * self._together)
 
-    def shared(self, stack: int) -> int:
-        """Return the key head of a stack."""
-        return stack // self._stacks
+    def stacks(self, head: int) -> range:
+        """Return the stacks that share a key head."""
+        return range(head * self._apart, (head + 1) * self._apart)
 
     def cut(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """Cut tiles to so many keys that a product holds at most `_SCORES` scores."""
@@ -221,6 +229,30 @@ class _Heads:
         for tile in tiles:
             for start in range(tile.keys.start, tile.keys.stop, step):
                 yield dataclasses.replace(tile, keys=slice(start, min(start + step, tile.keys.stop)))
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> None:
+    """Do work for 0 .. count - 1, on as many threads as torch may use.
+
+    Torch would share each operation out to its threads and wait for the last: hundreds of waits, each as long
+    as another process keeps one of the cores. Here they wait once.
+    """
+    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    if min(threads, count) == 1:
+        for item in range(count):
+            work(item)
+        return
+
+    def alone(item: int) -> None:
+        torch.set_num_threads(max(threads // count, 1))  # of the calling thread
+        with torch.inference_mode(inference), torch.no_grad():
+            work(item)
+
+    try:
+        with ThreadPoolExecutor(min(threads, count)) as pool:
+            list(pool.map(alone, range(count)))
+    finally:
+        torch.set_num_threads(threads)  # what threads to come start with was set, too
 
 
 def _product(x: Tensor, rows: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 import functools
 import logging
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 from hedgerow.errors import DataError, RecipeError
 
@@ -17,17 +19,27 @@ TASKS = (
     "text",
 )
 PRESETS = ("molmo2", "molmo2_code", "uniform")
+Otherwise = Literal["otherwise"]
 _FLAT = {"video_caption": 0.1, "pointing": 0.2, "tracking": 0.2}
+_C = {"molmo2": 4.0, "molmo2_code": 2.0}
 _LOG = logging.getLogger("hedgerow")
 
 
-def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "molmo2") -> float:
+def sample_weight(
+    task: str,
+    tokens: int,
+    *,
+    branches: int = 1,
+    preset: str = "molmo2",
+    c: float | None = None,
+    tasks: Mapping[str, float | Otherwise] | None = None,
+) -> float:
     """Return the loss weight of each answer token of a sample.
 
     | preset | video captions | pointing, tracking | otherwise |
     |---|---|---|---|
-    | `molmo2` (arXiv 2601.10611, section 3.2) | 0.1 | 0.2 | 4 / sqrt(n) |
-    | `molmo2_code` (as its public code trains) | 0.1 | 0.2 | 2 / sqrt(n) x 1 / sqrt(branches) |
+    | `molmo2` (arXiv 2601.10611, section 3.2) | 0.1 | 0.2 | c / sqrt(n), c = 4 |
+    | `molmo2_code` (as its public code trains) | 0.1 | 0.2 | c / sqrt(n) x 1 / sqrt(branches), c = 2 |
     | `uniform` | 1 | 1 | 1 |
 
     At 4 / sqrt(n), a sample weighs 4 sqrt(n) in all: more than a shorter one, but not as many times as it
@@ -38,6 +50,8 @@ def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "m
         tokens: n, the answer tokens of the sample, end-of-turn tokens not counted.
         branches: how many branches the tree has.
         preset: which rule.
+        c: the c of the table; None: the preset's.
+        tasks: by task, a weight that stands instead of the table's, or "otherwise" for its last column.
 
     Raises:
         DataError: the sample has no answer tokens.
@@ -49,12 +63,17 @@ def sample_weight(task: str, tokens: int, *, branches: int = 1, preset: str = "m
         raise DataError(f"a {task} sample has {tokens} answer tokens, so nothing to train; give it an answer")
     if branches < 1:
         raise ValueError(f"branches={branches}: a sample stands in a tree of at least one")
-    if task not in TASKS:
+    given = (tasks or {}).get(task)
+    if given is None and task not in TASKS:
         _name_once(task)
+    if isinstance(given, int | float):
+        return float(given)
     if preset == "uniform":
         return 1.0
-    otherwise = 4 / math.sqrt(tokens) if preset == "molmo2" else 2 / math.sqrt(tokens * branches)
-    return _FLAT.get(task, otherwise)
+    if given is None and task in _FLAT:
+        return _FLAT[task]
+    length = tokens * branches if preset == "molmo2_code" else tokens
+    return (_C[preset] if c is None else c) / math.sqrt(length)
 
 
 @functools.cache
