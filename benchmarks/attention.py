@@ -323,7 +323,7 @@ def write_report(results: list[Result], device: str) -> Path:
     lines += ["| case | metric | value | unit |", "|---|---|---|---|"]
     lines += [f"| {x.case} | {x.metric} | {show(x.value)} | {x.unit} |" for x in results]
     if not results:
-        lines = [*lines[:4], f"Not run: no {device} device."]
+        lines = [*lines[:5], f"Not run: no {device} device."]
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = REPORTS / f"{today}-attention-{slug}.md"
     REPORTS.mkdir(exist_ok=True)

@@ -269,10 +269,12 @@ class Encoder:
         whole = 1.0 if message.weight is None else message.weight
         first = len(draft.tokens)
         draft.add(span.tokens, answer=whole)
-        if self.weights.weighers or any(map(_stands_out, own)):
+        stands_out = any(map(_stands_out, own))
+        if stands_out or self.weights.weighers:
             answer = Answer.of(said, span.offsets, task=draft.task, source=draft.source)
             draft.answers.append((first, answer))
-            draft.answer[first:] = (whole * stated(answer, said)).tolist()
+            if stands_out:
+                draft.answer[first:] = (whole * stated(answer, said)).tolist()
         stop, *rest = self.chat.markup(tail)
         draft.add([stop], answer=whole)
         draft.add(rest)

@@ -72,10 +72,18 @@ def test_a_word_is_found_whole_and_a_phrase_over_line_ends():
     ]
 
 
-def test_the_longest_phrase_counts_once():
-    answer = by_word("a very red car and a car")
-    factors = Keywords(words=("red", "car", "red car", "very red"))(answer)
-    assert shown(answer, factors) == [("very", 2.0), ("red", 2.0), ("car", 2.0), ("car", 2.0)]
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("red", "red car"), ["red", "car"]),  # the longest of those that begin together
+        (("red car", "car park"), ["red", "car"]),  # the first of those that overlap
+        (("car park", "park"), ["car", "park"]),
+        (("very", "car"), ["car"]),
+    ],
+)
+def test_of_phrases_that_overlap_one_counts_once(words, found):
+    answer = by_word("a red car park")
+    assert shown(answer, Keywords(words=words)(answer)) == [(word, 2.0) for word in found]
 
 
 def test_keywords_with_marks_and_in_scripts_without_spaces():
