@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hedgerow.content import Image, Point, Points, Text, Tracks, Video
+from hedgerow.content import Image, Point, Points, Span, Text, Tracks, Video
 from hedgerow.data.transforms import Dice, HighResolution, Transforms, plain_text
 from hedgerow.tree import Branch, Message, MessageTree
 
@@ -263,3 +263,16 @@ def test_a_question_that_is_not_recognised_stays(question, answer):
 def test_options_of_other_tasks_stay():
     tree = one(user(ASKED), bot("A"))
     assert all(SHUFFLED(tree, seed=0, turn=turn) == tree for turn in range(20))
+
+
+def test_a_text_whose_characters_weigh_differently_is_left_as_it_is():
+    spanned = Text("Which one? Say it.", spans=(Span(0, 5, 2.0),))
+    pieces = (Text("Which", weight=0.5), Text(" one?"))
+    for content in ((spanned,), pieces):
+        tree = MessageTree("t", (Message("user", content), Message("assistant", "This.")), task="qa")
+        changed = Transforms(templates={"qa": ("Go",)})(tree, seed=0, turn=0)
+        assert changed == tree
+    alike = (Text("Which", weight=0.5), Text(" one?", weight=0.5))
+    tree = MessageTree("t", (Message("user", alike), Message("assistant", "This.")), task="qa")
+    changed = Transforms(templates={"qa": ("Go",)})(tree, seed=0, turn=0)
+    assert changed.messages[0].content == (Text("Go", weight=0.5),)

@@ -1,6 +1,7 @@
 """Law 11: what is said of a weight at any level comes to the loss as it was said."""
 
 import dataclasses
+import logging
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.content import Image, Point, Points, Span, Text
+from hedgerow.errors import DataError
 from hedgerow.sequence import Budget, Row
 from hedgerow.testing import tiny_encoder, write_png
 from hedgerow.train.loss import weighted_loss
@@ -145,3 +147,47 @@ def test_a_sample_keeps_its_total_whatever_the_weighers_say(shows, tree, factor)
     for sample in range(len(plain.samples)):
         before, after = (s.weight[s.sample == sample].sum(dtype=np.float64) for s in (plain, moved))
         assert after == pytest.approx(before, rel=1e-5)
+
+
+def answered(*content, source="data"):
+    return MessageTree("t", (Message("user", "?"), Message("assistant", content)), source=source)
+
+
+def test_weights_below_zero_come_to_the_row_when_they_are_allowed():
+    weighting = Weighting(scale={"qa": -0.5}, sources={"web": 0.5}, allow_negative=True)
+    sequence = tiny_encoder(weights=weighting)(answered(Text("1111"), source="web"))
+    assert sequence.weight.tolist() == [-0.5] * 5
+    assert tiny_encoder(weights=weighting).survey(answered(Text("1111"), source="web")).weight == -2.5
+
+
+def test_a_data_set_with_empty_answers_is_named_once(caplog):
+    with caplog.at_level(logging.WARNING, logger="hedgerow"):
+        for _ in range(2):
+            assert tiny_encoder()(answered(Text(""), source="set-of-this-test")).weight.tolist() == [4.0]
+    (record,) = caplog.records
+    assert (
+        "'set-of-this-test' has empty answers: only the end of their turn is trained" in record.getMessage()
+    )
+
+
+@pytest.mark.parametrize(
+    ("span", "problem"),
+    [
+        ({"start": 3, "end": 6}, "a span from 3 to 6 leaves its text of 5 characters"),
+        ({"start": 3, "end": 3}, "a span from 3 to 3 has no character"),
+        ({"start": -1, "end": 3}, "start: Input should be greater than or equal to 0"),
+        ({"start": 0, "end": 3, "weight": -1}, "weight: Input should be greater than or equal to 0"),
+        ({"start": 0, "end": 3, "weight": float("nan")}, "weight: Input should be"),
+        ({"start": 0, "end": 3, "wieght": 1}, "unknown key 'wieght'; did you mean 'weight'"),
+    ],
+)
+def test_a_span_that_cannot_be_is_refused(span, problem):
+    content = [{"type": "text", "text": "three", "spans": [span]}]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": content}]
+    with pytest.raises(DataError, match=problem):
+        MessageTree.from_dict({"id": "t", "messages": messages})
+
+
+def test_spans_come_back_from_the_native_format():
+    tree = answered(Text("three", spans=(Span(0, 2, 0.5), Span(1, 5, name="answer"))))
+    assert MessageTree.from_dict(tree.to_dict()) == tree

@@ -215,10 +215,16 @@ def _worded(asked: _Asked, *, templates: Mapping[str, tuple[str, ...]], dice: Di
 
 
 def plain_text(message: Message) -> str | None:
-    """Return what a message says; None when it says nothing, or says it with points or tracks."""
+    """Return what a message says, as one text that another may replace.
+
+    None when it says nothing, says it with points or tracks, or weighs some of its characters differently.
+    """
     said = [part for part in message.parts if not isinstance(part, Image | Video)]
-    texts = [part.text for part in said if isinstance(part, Text)]
-    return "".join(texts) if texts and len(texts) == len(said) else None
+    texts = [part for part in said if isinstance(part, Text)]
+    weights = {part.weight for part in texts}
+    if len(texts) < len(said) or len(weights) != 1 or any(part.spans for part in texts):
+        return None
+    return "".join(part.text for part in texts)
 
 
 def _with_text(message: Message, text: str) -> Message:
