@@ -21,6 +21,10 @@ except ImportError:  # pragma: no cover
 app = App(name="hedgerow", help="Train vision-language models on packed message trees.")
 data = App(name="data", help="Look at data before training on it.")
 app.command(data)
+experiment = App(name="experiment", help="Experiments on your own recipe and data.")
+app.command(experiment)
+weights = App(name="weights", help="What the weights of the loss do.")
+experiment.command(weights)
 
 Overrides = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 AsJson = Annotated[
@@ -178,6 +182,82 @@ def verify(
         raise CheckError("a law is broken; the lines above say which and by how much")
 
 
+@weights.command
+def ablate(
+    recipe: Path,
+    /,
+    *overrides: Overrides,
+    seeds: int = 3,
+    points: int = 4,
+    trees: int | None = None,
+    out: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train with the recipe's weights and without: short answers against captions and pointing.
+
+    An experiment that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    recipe
+        Any recipe with data.evaluate. Any field can be set by a dotted flag.
+    seeds
+        Runs of each arm; the first has the seed of the recipe.
+    points
+        At how many steps each run is asked the questions of data.evaluate, the last step among them.
+    trees
+        Ask about so many trees of data.evaluate, evenly spread; all without it.
+    out
+        Folder for runs and report.html; `ablate` in the recipe's folder without it.
+    """
+    from hedgerow.experiments.weights.ablate import ablate, sections
+    from hedgerow.experiments.weights.trials import Settings
+    from hedgerow.recipe import load_recipe
+
+    made = load_recipe(recipe, _overrides(overrides))
+    settings = Settings(out or made.out / "ablate", seeds=seeds, points=points, trees=trees)
+    result = ablate(made, settings, say=_aside)
+    _tell(result, sections(result), as_json=as_json)
+
+
+@weights.command
+def sweep(
+    recipe: Path,
+    /,
+    *overrides: Overrides,
+    seeds: int = 1,
+    points: int = 1,
+    trees: int | None = None,
+    out: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train with video captions weighed 0.05 to 0.5, then pointing 0.1 to 1.0: the trade-off.
+
+    An experiment that was cut off goes on where it was.
+
+    Parameters
+    ----------
+    recipe
+        Any recipe with data.evaluate. Any field can be set by a dotted flag.
+    seeds
+        Runs of each arm; the first has the seed of the recipe.
+    points
+        At how many steps each run is asked the questions of data.evaluate, the last step among them.
+    trees
+        Ask about so many trees of data.evaluate, evenly spread; all without it.
+    out
+        Folder for runs and report.html; `sweep` in the recipe's folder without it.
+    """
+    from hedgerow.experiments.weights.sweep import sections, sweep
+    from hedgerow.experiments.weights.trials import Settings
+    from hedgerow.recipe import load_recipe
+
+    made = load_recipe(recipe, _overrides(overrides))
+    settings = Settings(out or made.out / "sweep", seeds=seeds, points=points, trees=trees)
+    result = sweep(made, settings, say=_aside)
+    _tell(result, sections(result), as_json=as_json)
+
+
 def main() -> None:
     """Run the command line; 0 is success, 1 a failed check, 2 bad input."""
     try:
@@ -206,6 +286,21 @@ def _settings(recipe: Path | None, words: tuple[str, ...]) -> "Recipe | None":
 
 def _fields(result: Any) -> str:
     return json.dumps(dataclasses.asdict(result), default=str)
+
+
+def _tell(result: Any, sections: Any, *, as_json: bool) -> None:
+    """Print a result as one JSON object, or as text with the path of its page."""
+    from hedgerow.report.terminal import print_sections
+
+    if as_json:
+        print(json.dumps(result.to_dict()))
+    else:
+        print_sections(sections)
+        print(f"\nreport: {result.report}")
+
+
+def _aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _overrides(words: tuple[str, ...]) -> dict[str, str]:

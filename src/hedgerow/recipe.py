@@ -32,6 +32,7 @@ from hedgerow.errors import RecipeError
 from hedgerow.models.assemble import ModelSpec
 from hedgerow.validation import explain
 from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.weights.dynamic import Dynamic
 from hedgerow.weights.weighting import Weighting
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -90,12 +91,51 @@ class Model(Section):
     gradient_checkpointing: bool = False
 
 
+class Dpo(Section):
+    """Direct preference optimisation, see `hedgerow.train.preference`."""
+
+    name: Literal["dpo"] = "dpo"
+    beta: PositiveFloat = 0.1
+    smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+
+
+class Otpo(Section):
+    """DPO with tokens weighted by optimal transport; `entropy` and `marginal` are its strengths.
+
+    Defaults are those of arXiv 2505.18720.
+    """
+
+    name: Literal["otpo"] = "otpo"
+    beta: PositiveFloat = 0.01
+    smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    entropy: PositiveFloat = 1.0
+    marginal: PositiveFloat = 0.2
+
+
 class Loss(Section):
-    """`normalize` names the divisor, `z_loss` is the factor of the z-loss, `chunk` limits rows of logits."""
+    """What is minimised.
+
+    `normalize` names the divisor, `z_loss` is the factor of the z-loss, `chunk` limits rows of logits.
+    `dynamic` is a factor on the weights that depends on what the model predicts, see
+    `hedgerow.weights.dynamic`. With `preference` ranked answers are compared instead. Where either needs
+    log-probabilities under a reference model, these are `stored` with the data, or come from a copy of the
+    `model` before training.
+    """
 
     normalize: Literal["weights", "samples", "tokens"] = "weights"
     z_loss: NonNegativeFloat = 0.0
-    chunk: PositiveInt = 1024
+    chunk: PositiveInt = 256
+    dynamic: Dynamic | None = None
+    preference: Annotated[Dpo | Otpo, Field(discriminator="name")] | None = None
+    reference: Literal["stored", "model"] = "stored"
+
+    @model_validator(mode="after")
+    def _preferences_stand_alone(self) -> "Loss":
+        if self.preference is not None and (self.dynamic or self.z_loss or self.normalize != "weights"):
+            raise ValueError(
+                "a preference loss is a mean over pairs: leave out dynamic, z_loss and normalize"
+            )
+        return self
 
 
 class Room(Section):

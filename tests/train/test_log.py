@@ -11,8 +11,8 @@ from hedgerow.train.loss import Sums
 
 def step(number, **changes):
     sums = {
-        ("qa", "a"): Sums(weighted=2.0, nll=6.0, weight=4.0, targets=3, tokens=3, samples=1),
-        ("qa", "b"): Sums(weighted=1.0, nll=2.0, weight=2.0, targets=1, tokens=1, samples=1),
+        ("qa", "a"): Sums(weighted=2.0, nll=6.0, weight=4.0, squares=6.0, targets=3, tokens=3, samples=1),
+        ("qa", "b"): Sums(weighted=1.0, nll=2.0, weight=2.0, squares=4.0, targets=1, tokens=1, samples=1),
         ("pointing", "a"): Sums(weighted=0.0, nll=5.0, weight=0.0, targets=2, tokens=0, samples=1),
     }
     fields = {
@@ -26,12 +26,12 @@ def step(number, **changes):
 def test_a_line_has_means_by_task_and_by_data_set():
     line = step(3).to_dict()
     assert line["tasks"] == {
-        "pointing": {"loss": 0.0, "nll": 2.5, "targets": 2},
-        "qa": {"loss": 0.5, "nll": 2.0, "targets": 4},
+        "pointing": {"loss": 0.0, "nll": 2.5, "targets": 2, "share": 0.0, "effective": 0.0},
+        "qa": {"loss": 0.5, "nll": 2.0, "targets": 4, "share": 1.0, "effective": 3.6},  # 6^2 / 10
     }
     assert line["sources"] == {
-        "a": {"loss": 0.5, "nll": 2.2, "targets": 5},
-        "b": {"loss": 0.5, "nll": 2.0, "targets": 1},
+        "a": {"loss": 0.5, "nll": 2.2, "targets": 5, "share": 0.6667, "effective": 2.7},  # 4^2 / 6
+        "b": {"loss": 0.5, "nll": 2.0, "targets": 1, "share": 0.3333, "effective": 1.0},
     }
 
 

@@ -201,9 +201,10 @@ class Molmo2(nn.Module):
         visibility.check()
         return found.last_hidden_state  # type: ignore[no-any-return]
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return logits [M, base vocabulary] of hidden states [M, D]; visual tokens have none."""
-        return self.hf.lm_head(hidden)  # type: ignore[no-any-return]
+    @property
+    def head(self) -> nn.Linear:
+        """The layer from hidden states [M, D] to logits [M, base vocabulary]; visual tokens have none."""
+        return self.hf.lm_head  # type: ignore[no-any-return]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return every trainable parameter once, as "vision", "connector" and "language".

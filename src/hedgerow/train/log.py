@@ -6,7 +6,7 @@
 |---|---|
 | step, epoch | step from 1, epoch of its last row from 0 |
 | loss, z_loss | what was minimised, and the part of it that is z-loss |
-| tasks, sources | by task and by data set: `loss` = sum w ce / sum w, `nll` = mean ce, `targets` |
+| tasks, sources | by task and by data set, see below |
 | fill | share used of each budget, by name |
 | tokens_per_second, crops_per_second | over all processes, waiting included, padding not |
 | waiting | share of the step's time that was spent waiting for data |
@@ -14,6 +14,11 @@
 | lr | of each group |
 | memory_mb | peak: of the device's tensors on a GPU, resident of this process on a CPU |
 | dropped | why examples were left out of this step |
+
+Of each task and data set, with w the weight of a target in the end: `loss` = sum w ce / sum w, `nll` = mean
+ce, `targets`, `share` = sum w over that of the whole step, `effective` = (sum w)^2 / sum w^2: as many targets
+of equal weight would average as much. In preference runs `loss` is the mean over pairs, and `share` and
+`effective` count pairs.
 """
 
 import json
@@ -94,12 +99,18 @@ class Step:
         parts: dict[str, list[Sums]] = {}
         for key, sums in self.sums.items():
             parts.setdefault(name(*key), []).append(sums)
-        return {key: _mean(Sums.total(found)) for key, found in sorted(parts.items())}
+        whole = Sums.total(self.sums.values()).weight
+        return {key: _report(Sums.total(found), whole) for key, found in sorted(parts.items())}
 
 
-def _mean(sums: Sums) -> dict[str, float]:
-    loss = sums.weighted / sums.weight if sums.weight else 0.0
-    return {"loss": loss, "nll": sums.nll / max(sums.targets, 1), "targets": sums.targets}
+def _report(sums: Sums, whole: float) -> dict[str, float]:
+    return {
+        "loss": sums.weighted / sums.weight if sums.weight else 0.0,
+        "nll": sums.nll / max(sums.targets, 1),
+        "targets": sums.targets,
+        "share": round(sums.weight / whole, 4) if whole else 0.0,
+        "effective": round(sums.effective, 1),
+    }
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,16 +12,15 @@ and no state to save.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hedgerow.attention.ulysses import Context
@@ -30,23 +29,17 @@ from hedgerow.packing.loader import Loaded
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row
 from hedgerow.train import checkpoint, parallel
+from hedgerow.train import objective as objectives
 from hedgerow.train.log import Callback, MetricsFile, Run, Step, peak_memory, reporter
-from hedgerow.train.loss import Key, RowLoss, Sums, by_task, merged, weighted_loss
+from hedgerow.train.loss import Key, RowLoss, Sums, by_task, merged
+from hedgerow.train.objective import Objective, objective_of
 from hedgerow.train.optim import Grouped, Optimizers
 
 _deterministic: Any = torch.utils.deterministic  # a module whose attributes are properties
 
 
-class Model(Grouped, Protocol):
+class Model(Grouped, objectives.Model, Protocol):
     """A `torch.nn.Module` that can be trained on rows."""
-
-    def __call__(self, row: Row) -> Tensor:
-        """Return the last hidden states [N, D] of a row of tensors."""
-        ...
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return logits [M, vocabulary] of hidden states [M, D]."""
-        ...
 
 
 class Loader(Protocol):
@@ -63,9 +56,6 @@ class Loader(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go there."""
         ...
-
-
-Objective = Callable[[Model, Row], RowLoss]
 
 
 def train(
@@ -87,7 +77,7 @@ def train(
         model: satisfies `Model`; on the device it is trained on, in fp32.
         loader: rows of this process.
         callbacks: go along.
-        objective: from model and row to the row's loss; None takes `weighted_loss` as the recipe says.
+        objective: from model and row to the row's loss; None takes what the recipe says.
         context: the processes that share each row of this one; the model must know it too.
         fresh: start over, and remove the checkpoints in `recipe.out`.
 
@@ -103,9 +93,12 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_settings(recipe, _device(model)))
         optimizers = Optimizers(cast(Grouped, model), recipe)
+        parallel.share_first(model.state_dict().values())
+        # Before a checkpoint is read: a reference model is the one that training began with.
+        chosen = objective or objective_of(recipe.loss, cast(Model, model), whole_rows=context is None)
         done, folder = _restore(recipe, model, optimizers, loader, fresh=fresh)
         trainer = stack.enter_context(
-            closing(Trainer(recipe, model, optimizers, loader, objective=objective, context=context))
+            closing(Trainer(recipe, model, optimizers, loader, objective=chosen, context=context))
         )
         listeners = (*_reports(recipe, stack, after=done), *callbacks)
         for listener in listeners:
@@ -182,7 +175,8 @@ class Trainer:
         self._model = cast(Model, model.train())
         self._optimizers = optimizers
         self._loader = loader
-        self._objective = objective or partial(_weighted, recipe=recipe)
+        self._objective = objective or objective_of(recipe.loss, self._model, whole_rows=context is None)
+        self._schedule = recipe.weights.by_step
         self._device = _device(model)
         self._rows: Iterator[Loaded] = iter(())
 
@@ -202,7 +196,7 @@ class Trainer:
         """
         begin = time.perf_counter()
         self._optimizers.zero_grad()
-        total = _Part.total(parallel.gather(self._backward()))
+        total = _Part.total(parallel.gather(self._backward(number)))
         if total.broken:
             raise RecipeError(
                 f"step {number}: the loss is not finite on the row of {' and that of '.join(total.broken)}; "
@@ -227,19 +221,19 @@ class Trainer:
             dropped=total.dropped,
         )
 
-    def _backward(self) -> _Part:
+    def _backward(self, number: int) -> _Part:
         """Backpropagate the rows of this process."""
         waiting, parts = 0.0, []
         for loaded, seconds in self._take():
             waiting += seconds
-            parts.append(self._row(loaded))
+            parts.append(self._row(loaded, number))
         return replace(_Part.total(parts), waiting=waiting)
 
-    def _row(self, loaded: Loaded) -> _Part:
+    def _row(self, loaded: Loaded, number: int) -> _Part:
         part = _Part(epoch=loaded.epoch, dropped=tuple(item.message for item in loaded.dropped))
         if loaded.row is None:
             return part
-        row = loaded.row.to(self._device)
+        row = self._scheduled(loaded.row.to(self._device), number)
         torch.manual_seed(_seed(self._recipe.seed, loaded.epoch, loaded.number))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
             loss = self._objective(self._model, self._context.targets(row) if self._context else row)
@@ -258,6 +252,13 @@ class Trainer:
             budget=row.budget,
             broken=() if math.isfinite(numerator) else (", ".join(row.examples),),
         )
+
+    def _scheduled(self, row: Row, number: int) -> Row:
+        """Multiply the weights of a row by what their tasks have at this step."""
+        if not self._schedule:
+            return row
+        factors = self._schedule.factors((sample.task for sample in row.samples), number)
+        return replace(row, weight=row.weight * torch.from_numpy(factors).to(self._device)[row.sample])
 
     def _take(self) -> Iterator[tuple[Loaded, float]]:
         """Yield the rows of a step, or what is left of the epoch, and the seconds each was waited for."""
@@ -288,10 +289,6 @@ class Trainer:
             clip_grads_with_norm_(parameters, self._recipe.optimizer.clip, total)
         self._optimizers.step(number)
         return norm
-
-
-def _weighted(model: Model, row: Row, *, recipe: Recipe) -> RowLoss:
-    return weighted_loss(model(row), row, model.head, z_loss=recipe.loss.z_loss, chunk=recipe.loss.chunk)
 
 
 def _seed(seed: int, epoch: int, row: int) -> int:
@@ -328,7 +325,6 @@ def _restore(
         checkpoint.discard(recipe.out)
     folder = parallel.gather(checkpoint.newest(recipe.out))[0]
     if folder is None:
-        parallel.share_first(model.state_dict().values())
         return 0, None
     state = checkpoint.load_state(folder, recipe)
     checkpoint.load_weights(folder, model)

@@ -8,7 +8,7 @@ the probability of the target, ce = -log p and H the entropy of the prediction i
 | `focal` | (1 - p)^gamma | arXiv 1708.02002, equation 4 |
 | `confidence` | p | DFT, arXiv 2508.05629: its loss is -sg(p) log p |
 | `entropy` | min(H / ceiling, 1)^alpha | EAFT, arXiv 2601.02151, where H is of the 20 likeliest words |
-| `top`, by `ce` or `entropy` | 1 for the highest share of a sample, otherwise 0 | by entropy: arXiv 2506.01939 |
+| `top`, by `ce` or `entropy` | 1 for the highest share of a sample, else 0 | by entropy: arXiv 2506.01939 |
 | `top`, by `excess` | the same, of ce - ce of a reference model | Rho-1, arXiv 2404.07965 |
 
 Rho-1 selects within the batch. Here it is within the sample, so that how samples are spread over rows,
@@ -56,7 +56,7 @@ class _Kind:
         return False
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Focal(_Kind):
     """Less for what the model knows: (1 - p)^gamma."""
 
@@ -68,7 +68,7 @@ class Focal(_Kind):
         return (-torch.expm1(-seen.ce)).clamp(min=0.0) ** self.gamma
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Confidence(_Kind):
     """Less for what the model finds unlikely: p."""
 
@@ -79,7 +79,7 @@ class Confidence(_Kind):
         return (-seen.ce).exp()
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Entropy(_Kind):
     """Less where the model is sure, whatever of: min(H / ceiling, 1)^alpha; the ceiling is ln 20 in EAFT."""
 
@@ -98,12 +98,12 @@ class Entropy(_Kind):
         return (seen.entropy / self.ceiling).clamp(0.0, 1.0) ** self.alpha
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Top(_Kind):
     """Only the highest share of each sample's targets: 1 or 0.
 
-    Of a sample with n targets whose weight is not 0, ceil(share n) stay; of equal ones the first. `by` is what
-    they are compared by.
+    Of a sample with n targets whose weight is not 0, ceil(share n) stay; of equal ones the first. `by` is
+    what they are compared by.
     """
 
     share: float = Field(gt=0.0, le=1.0)

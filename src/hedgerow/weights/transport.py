@@ -82,13 +82,14 @@ def sinkhorn(
     scaled, log_a, log_b = cost / entropy, a.log(), b.log()
     share = marginal / (marginal + entropy)
     f, g = torch.zeros_like(a), torch.zeros_like(b)  # potentials over entropy
+    limit = tolerance * max(1.0, marginal / entropy)  # rounding of `_balance` grows with this
     for _ in range(iterations):
         before = f
         f = -share * (log_b[:, None, :] + g[:, None, :] - scaled).logsumexp(2)
         g = -share * (log_a[:, :, None] + f[:, :, None] - scaled).logsumexp(1)
         move = _balance(f, g, log_a, log_b, entropy / marginal)
         f, g = f + move, g - move
-        if float((f - before).abs().amax()) <= tolerance:
+        if float((f - before).abs().amax()) <= limit:
             break
     return (f[:, :, None] + g[:, None, :] + log_a[:, :, None] + log_b[:, None, :] - scaled).exp()
 
