@@ -260,9 +260,10 @@ def expected(tree, encoder, *, preset="molmo2", scale=None):
         )
         weight = 1.0 if preset == "uniform" else flat.get(task, otherwise)
         weights[index] = weight * nodes[index].weight * (scale or {}).get(task, 1.0)
-        ranks = {node.rank for node in nodes if node.parent == nodes[index].parent}
-        pair = nodes[index].parent if len(ranks) > 1 else -1
-        samples.append((tree.id, nodes[index].address, tree.source, task, n, pair, nodes[index].rank))
+        siblings = [node.rank for node in nodes if node.parent == nodes[index].parent]
+        ranked, rank = {place for place in siblings if place is not None}, nodes[index].rank
+        pair = nodes[index].parent if rank is not None and len(ranked) > 1 else -1
+        samples.append((tree.id, nodes[index].address, tree.source, task, n, pair, rank or 0))
     crops = sum(encoder.processor.layout(item, encoder.facts(item), label=None).crops for item in tree.media)
     return {
         "example": tree.id,

@@ -117,9 +117,9 @@ def test_the_schema_is_a_valid_schema_and_refuses_unknown_keys():
 def test_nodes_stand_depth_first_with_inherited_task_and_weight():
     nodes = MessageTree.from_dict(LINE).nodes()
     assert [(n.index, n.parent, n.address, n.task, n.weight, n.rank) for n in nodes] == [
-        (0, -1, "", None, 1.0, 0),
-        (1, 0, "0", "pointing", 1.0, 0),
-        (2, 0, "1", "qa", 0.5, 0),
+        (0, -1, "", None, 1.0, None),
+        (1, 0, "0", "pointing", 1.0, None),
+        (2, 0, "1", "qa", 0.5, None),
         (3, 2, "1.0", "qa", 0.5, 0),
         (4, 2, "1.1", "qa", 0.25, 1),
     ]

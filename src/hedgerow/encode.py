@@ -182,7 +182,7 @@ class Encoder:
     def _prompt(self, tree: MessageTree, node: Node, seen: dict[Media, VisionInput]) -> Sequence:
         messages = node.path + node.messages
         messages = messages[:-1] if messages[-1].role == "assistant" else messages
-        alone = Node(0, -1, (), messages, node.task, node.weight, 0, node.address)
+        alone = Node(0, -1, (), messages, node.task, node.weight, None, node.address)
         draft = self._draft(tree, alone, [], 0)
         header, _ = self._around([*messages, Message("assistant", "")])
         draft.add(self.chat.markup(header))
@@ -334,7 +334,7 @@ class Encoder:
                 n=n,
                 weight=weight * node.weight,
                 pair=_pair(node, nodes),
-                rank=node.rank,
+                rank=node.rank or 0,
             )
         return found
 
@@ -401,8 +401,8 @@ def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:
 
 def _pair(node: Node, nodes: tuple[Node, ...]) -> int:
     """Ranked siblings share their parent's index; without a better and a worse answer there is no pair."""
-    ranks = {other.rank for other in nodes if other.parent == node.parent}
-    return node.parent if len(ranks) > 1 else -1
+    ranks = {other.rank for other in nodes if other.parent == node.parent} - {None}
+    return node.parent if node.rank is not None and len(ranks) > 1 else -1
 
 
 def _cost(nodes: tuple[Node, ...], drafts: list[_Draft]) -> Cost:

@@ -75,7 +75,7 @@ class MessageTree:
         """All nodes, depth first; the root is node 0. A parent stands before its children."""
         found: list[Node] = []
         weight = 1.0 if self.weight is None else self.weight
-        root = Node(0, -1, (), self.messages, self.task, weight, 0, "")
+        root = Node(0, -1, (), self.messages, self.task, weight, None, "")
         _collect(root, self.branches, found)
         return tuple(found)
 
@@ -119,7 +119,7 @@ class Node:
     messages: tuple[Message, ...]
     task: str | None
     weight: float
-    rank: int
+    rank: int | None
     address: str
 
 
@@ -194,7 +194,7 @@ def _collect(node: Node, branches: tuple[Branch, ...], found: list[Node]) -> Non
             messages=branch.messages,
             task=branch.task or node.task,
             weight=node.weight * (1.0 if branch.weight is None else branch.weight),
-            rank=branch.rank or 0,
+            rank=branch.rank,
             address=f"{node.address}.{number}" if node.address else str(number),
         )
         _collect(child, branch.branches, found)
