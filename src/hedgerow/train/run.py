@@ -75,9 +75,7 @@ def run(
         return _run(recipe, fresh=fresh, callbacks=callbacks, progress=progress)
 
 
-def _run(
-    recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress: Progress | None
-) -> Trained:
+def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress: Progress | None) -> Trained:
     begin = time.perf_counter()
     encoder = build_encoder(recipe)
     first = parallel.rank() == 0
