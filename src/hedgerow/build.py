@@ -11,6 +11,7 @@ from hedgerow.data.facts import MediaFacts
 from hedgerow.data.index import Examples
 from hedgerow.data.measure import Maker, Progress
 from hedgerow.data.mixture import DataSet, Rates
+from hedgerow.data.references import References
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
 from hedgerow.models.assemble import build, load
@@ -54,9 +55,23 @@ def training_examples(recipe: Recipe, encoder: Encoder, *, progress: Progress | 
     Raises:
         DataError: an example is bad and `on_bad` is raise, or none is left.
         BudgetError: an example holds more than a row and `oversize` is raise.
+        RecipeError: `data.references` cannot be read, or the loss needs them and they are not there.
     """
+    stored, loss = recipe.data.references, recipe.loss
+    if stored is None and loss.needs_reference and loss.reference == "stored":
+        raise RecipeError(
+            "the loss needs log-probabilities under a reference model: set loss.reference: model, or "
+            "name a file of them in data.references (hedgerow data reference RECIPE writes it)"
+        )
     maker = maker_of(recipe, encoder)
-    return _indexed(recipe.data.train, maker, recipe, rates=recipe.data.rates, progress=progress)
+    return _indexed(
+        recipe.data.train,
+        maker,
+        recipe,
+        rates=recipe.data.rates,
+        references=None if stored is None else References.load(stored),
+        progress=progress,
+    )
 
 
 def maker_of(recipe: Recipe, encoder: Encoder) -> Maker:
@@ -90,10 +105,13 @@ def _indexed(
     recipe: Recipe,
     *,
     rates: Rates | None = None,
+    references: References | None = None,
     progress: Progress | None = None,
 ) -> Examples:
     workers = recipe.data.workers or _cores()
-    examples = Examples.read(sets, maker, rates=rates, workers=workers, progress=progress)
+    examples = Examples.read(
+        sets, maker, rates=rates, references=references, workers=workers, progress=progress
+    )
     examples.save_facts()
     return examples
 

@@ -158,6 +158,26 @@ def plan(
         print_sections(sections(result))
 
 
+@data.command
+def reference(recipe: Path, /, *overrides: Overrides, out: Path, as_json: AsJson = False) -> None:
+    """Write what the model a recipe starts from says of every target, for `data.references`.
+
+    Parameters
+    ----------
+    recipe
+        YAML file. Any field can be set by a dotted flag: `--model.checkpoint` takes another model.
+    out
+        The file to write.
+    """
+    from hedgerow.recipe import load_recipe
+    from hedgerow.report.terminal import measuring
+    from hedgerow.train.reference import write_references
+
+    found = write_references(load_recipe(recipe, _overrides(overrides)), out, progress=measuring())
+    figures = {"examples": len(found), "targets": len(found.values), "path": str(out)}
+    print(json.dumps(figures) if as_json else f"wrote {out}: {found}")
+
+
 @app.command
 def verify(
     recipe: Path, /, *overrides: Overrides, trees: int = 8, out: Path | None = None, as_json: AsJson = False

@@ -54,7 +54,8 @@ class Data(Section):
     With `groups` (their rates), or a `cap` or `factor` of a set, or `epoch`, an epoch is that many draws (as
     many as there are examples, without `epoch`); otherwise it is every example. `transforms` are done to what
     is trained on alone. `on_bad` says whether an example that cannot be read or encoded stops the run or is
-    left out. `workers` processes measure the data, by default one for each core.
+    left out. `workers` processes measure the data, by default one for each core. `references` is a file of
+    log-probabilities under a reference model, which `hedgerow data reference` writes.
     """
 
     train: tuple[DataSet, ...] = Field(min_length=1)
@@ -64,6 +65,16 @@ class Data(Section):
     transforms: Transforms = Transforms()
     on_bad: OnBad = "raise"
     workers: PositiveInt | None = None
+    references: Path | None = None
+
+    @model_validator(mode="after")
+    def _references_stay_true(self) -> "Data":
+        if self.references is not None and self.transforms:
+            raise ValueError(
+                "transforms change the targets from epoch to epoch, so stored references do not fit them; "
+                "leave out one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates_match_the_sets(self) -> "Data":
@@ -118,8 +129,8 @@ class Loss(Section):
     `normalize` names the divisor, `z_loss` is the factor of the z-loss, `chunk` limits rows of logits.
     `dynamic` is a factor on the weights that depends on what the model predicts, see
     `hedgerow.weights.dynamic`. With `preference` ranked answers are compared instead. Where either needs
-    log-probabilities under a reference model, these are `stored` with the data, or come from a copy of the
-    `model` before training.
+    log-probabilities under a reference model, these are `stored` in `data.references`, or come from a copy of
+    the `model` before training.
     """
 
     normalize: Literal["weights", "samples", "tokens"] = "weights"
@@ -128,6 +139,11 @@ class Loss(Section):
     dynamic: Dynamic | None = None
     preference: Annotated[Dpo | Otpo, Field(discriminator="name")] | None = None
     reference: Literal["stored", "model"] = "stored"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probabilities under a reference model are needed."""
+        return self.preference is not None or (self.dynamic is not None and self.dynamic.needs_reference)
 
     @model_validator(mode="after")
     def _preferences_stand_alone(self) -> "Loss":
@@ -400,6 +416,7 @@ def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         for source in sources if isinstance(sources, list) else []:
             _anchor(source, "path", folder)
         _anchor(data, "evaluate", folder)
+        _anchor(data, "references", folder)
     if isinstance(model, dict):
         _anchor(model, "checkpoint", folder)
         if model.get("tokenizer") != "tiny":

@@ -212,7 +212,7 @@ def test_reference_values_that_are_missing_are_refused(model, tree):
     holes[3] = math.nan
     row = dataclasses.replace(row, reference=holes)
     with pytest.raises(
-        DataError, match=r"^ranked: no reference .* store them .*or set loss.reference: model"
+        DataError, match=r"^ranked: no reference .* data.references, or set loss.reference: model"
     ):
         preference_loss(model(row), row, model.head, beta=0.1)
 

@@ -11,6 +11,7 @@ from hedgerow.data.lines import Dropped, Line, Lines, located
 from hedgerow.data.measure import Maker, Measured, Progress, Surveys, measure
 from hedgerow.data.mixture import DataSet, Drawn, Mixture, Rates, mixture
 from hedgerow.data.oversize import shortened
+from hedgerow.data.references import References
 from hedgerow.data.shares import MixtureReport, report
 from hedgerow.data.transforms import Transforms
 from hedgerow.encode import Encoder
@@ -46,6 +47,7 @@ class Examples:
         maker: makes and measures a tree.
         mixture: what an epoch draws.
         sets: the data sets.
+        references: log-probabilities of targets under a reference model, if any are stored.
         workers: processes that measure.
     """
 
@@ -58,6 +60,7 @@ class Examples:
         maker: Maker,
         mixture: Mixture,
         sets: Listing[DataSet],
+        references: References | None = None,
         workers: int = 1,
     ) -> None:
         self.lines = lines
@@ -66,6 +69,7 @@ class Examples:
         self.mixture = mixture
         self.sets = tuple(sets)
         self._maker = maker
+        self._references = references
         self._workers = workers
         self._latest: tuple[int, Epoch] | None = None
 
@@ -116,7 +120,8 @@ class Examples:
             DataError: it cannot be encoded; the message names file and line.
         """
         with located(self.where(epoch, number)):
-            return self.encoder(self.tree(epoch, number))
+            sequence = self.encoder(self.tree(epoch, number))
+            return sequence if self._references is None else self._references.attach(sequence)
 
     def attempt(self, epoch: int, number: int) -> Sequence | Dropped:
         """Read and encode one tree; where bad examples are skipped, return why it cannot be.
@@ -146,6 +151,7 @@ class Examples:
         maker: Maker,
         *,
         rates: Rates | None = None,
+        references: References | None = None,
         workers: int = 1,
         progress: Progress | None = None,
     ) -> "Examples":
@@ -155,6 +161,7 @@ class Examples:
             sets: JSONL files.
             maker: makes and measures the trees.
             rates: how often sets are drawn; None: each of their trees `repeat` times an epoch.
+            references: of these trees, if any are stored.
             workers: processes that measure; the result is the same for any number.
             progress: called with how many trees are measured, and how many there are.
 
@@ -180,6 +187,7 @@ class Examples:
             maker=maker,
             mixture=mixture(sets, rates or Rates(), sizes, seed=maker.seed),
             sets=sets,
+            references=references,
             workers=workers,
         )
 

@@ -121,7 +121,7 @@ def references(row: Row, what: str) -> Tensor:
     names = ", ".join(row.examples[number] for number in sorted(lacking)[:3])
     raise DataError(
         f"{names}{' and others' if len(lacking) > 3 else ''}: no reference log-probabilities, which {what} "
-        "needs; store them with the data, or set loss.reference: model"
+        "needs; name a file of them in data.references, or set loss.reference: model"
     )
 
 

@@ -49,8 +49,7 @@ def objective_of(loss: Loss, model: Model, *, whole_rows: bool = True) -> Object
             "preference losses and the dynamic weight 'top' compare the targets of a sample, which context "
             "parallelism spreads over processes; set context: 1"
         )
-    needed = loss.preference is not None or (loss.dynamic is not None and loss.dynamic.needs_reference)
-    if needed and loss.reference == "model":
+    if loss.needs_reference and loss.reference == "model":
         return Referenced(_Objective(loss), model, chunk=loss.chunk)
     return _Objective(loss)
 
