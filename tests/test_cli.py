@@ -110,11 +110,12 @@ TASKS = {"pointing", "tracking", "counting", "multiple_choice", "qa", "image_cap
 def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, folder, recipe, tmp_path):
     code, out, err = hedgerow("train", recipe)
     assert (code, out.splitlines()) == (0, [out.strip()])
-    assert re.fullmatch(r".*/run/model: 4 steps on 4 examples, \d+ s\n", out)
+    assert re.fullmatch(r".*/run/model: 4 steps on 4 examples, each about 4 times, \d+ s\n", out)
     assert "step 4/4" in err
     code, out, _ = hedgerow("train", recipe, "--json")  # it is done: nothing is trained again
     found = json.loads(out)
     assert (code, found["steps"], found["examples"], found["dropped"]) == (0, 4, 4, [])
+    assert (found["finished"], found["epochs"]) == (True, 4.0)
     assert found["model"] == str(tmp_path / "run" / "model")
     assert {task for line in metrics(tmp_path / "run") for task in line["tasks"]} == TASKS
 
@@ -159,11 +160,13 @@ def test_data_are_planned_with_and_without_a_recipe(hedgerow, folder, recipe, tm
     for kind in ("text", "image", "several images", "video"):
         assert re.search(rf"^{kind} +1 ", out, re.MULTILINE)
     assert "Recommendation" in page.read_text()
+    assert out.splitlines()[-1] == f"wrote {page}"
 
     code, out, err = hedgerow("data", "plan", "--recipe", recipe, "--packing.budget.tokens", "512", "--json")
     assert (code, err) == (0, "")
     own, best = json.loads(out)["fits"]
     assert (own["name"], own["budget"]["tokens"], best["name"]) == ("recipe", 512, "recommended")
+    assert "wrote" not in hedgerow("data", "plan", "--recipe", recipe, "--out", page, "--json")[1]
 
     code, out, _ = hedgerow("data", "plan", mine, mine, "--recipe", recipe, "--rows_per_step", "2", "--json")
     assert (code, json.loads(out)["examples"]) == (0, 8)
@@ -283,26 +286,32 @@ def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedger
     flags = ("--data.train.0.path", data, "--data.evaluate", data, *skip)
     code, out, _ = hedgerow("train", recipe, *flags, "--out", tmp_path / "mixed")
     assert code == 0
-    assert "4 steps on 4 examples, 8 dropped" in out
-    said = out.splitlines()[1:]
-    for text, place, (_, why) in zip(said, places, bad.values(), strict=True):
-        assert text.startswith(f"  dropped {place}: ")
+    assert "4 steps on 4 examples, each about 4 times, 8 dropped" in out
+    *said, last = out.splitlines()[1:]
+    assert last == f"  and 3 more; all are in {tmp_path / 'mixed' / 'trained.json'}"
+    written = json.loads((tmp_path / "mixed" / "trained.json").read_text())["dropped"]
+    assert said == [f"  dropped {text}" for text in written[:5]]
+    for text, place, (_, why) in zip(written, places, bad.values(), strict=True):
+        assert text.startswith(f"{place}: ")
         assert re.search(why, text)
     assert metrics(tmp_path / "mixed") == metrics(tmp_path / "clean")
 
     code, out, _ = hedgerow("eval", recipe, *flags, "--out", tmp_path / "mixed")
     assert code == 0
     dropped = [line for line in out.splitlines() if line.startswith("dropped ")]
-    assert len(dropped) == 7  # a tree longer than a row can still be asked
+    assert len(dropped) == 5
+    assert out.endswith(
+        "and 2 more; all are in what --json prints\n"
+    )  # a tree longer than a row can be asked
     assert hedgerow("verify", recipe, *flags)[0] == 0
 
     page = tmp_path / "page.html"
     code, out, _ = hedgerow("data", "view", data, "--recipe", recipe, *skip, "--out", page)
     assert code == 0
     assert f"{page}: 4 trees, 1 packed rows, 8 dropped" in out
+    assert f"and 3 more; all are in {page}\n" in out
     for place in places:
-        assert place in out
-        assert place in page.read_text()
+        assert place in page.read_text(encoding="utf-8")
     refused(hedgerow("data", "view", data, "--recipe", recipe, "--out", page))
 
 
@@ -371,7 +380,12 @@ def test_pixels_that_turn_out_bad_are_left_out_named_and_cost_nobody_else(hedger
         (("data", "plan", "gone.jsonl"), "gone.jsonl: cannot be read"),
         (("data", "plan", "DATA", "--steps", "3"), "--steps changes a recipe, and none is given; add --rec"),
         (("data", "plan", "DATA", "--recipe", "RECIPE", "--steps"), "--steps has no value"),
-        (("data", "plan", "DATA", "--out", "FOLDER"), "FOLDER.*; give a path that can be used"),
+        (("data", "plan", "DATA", "--out", "FOLDER"), "FOLDER: a plan is written as HTML; give a name that"),
+        (
+            ("data", "plan", "DATA", "--recipe", "DATA"),
+            "jsonl: data are not a recipe; name them without --",
+        ),
+        (("data", "plan", "RECIPE"), "yaml: a recipe is not data; write --recipe .*yaml, or name a JSONL"),
         (("data", "view", "DATA", "--out", "FOLDER"), "FOLDER.*; give a path that can be used"),
     ],
 )
@@ -400,12 +414,27 @@ def test_a_broken_law_is_exit_code_one(hedgerow, recipe, monkeypatch):
     from hedgerow import verify
 
     finding = verify.Finding(3, "no leak", error=1.0, allowed=0.0, cases=2)
-    monkeypatch.setattr(verify, "verify", lambda *_: verify.Verification((finding,)))
+    monkeypatch.setattr(verify, "verify", lambda *_, **__: verify.Verification((finding,)))
     code, out, err = hedgerow("verify", recipe)
     assert (code, err.count("\n")) == (1, 1)
-    assert out == "law  3  BROKEN  no leak: 1.0e+00 (at most 0; 2 cases)\n"
+    assert out.splitlines()[1:] == ["FAILED: 1 of 1 checks, of law 3"]
     code, out, err = hedgerow("verify", recipe, "--json")
     assert (code, json.loads(out)["passed"]) == (1, False)
+
+
+def test_verify_says_the_laws_one_by_one_and_checks_the_name_of_its_page_first(hedgerow, recipe, tmp_path):
+    code, out, _ = hedgerow("verify", recipe, "--trees", "1", "--out", tmp_path / "laws.html")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{recipe}: model fresh weights")
+    assert sum(line.startswith("law ") for line in lines) == 7
+    assert lines[-2:] == ["passed: 7 checks, none broken", f"wrote {tmp_path / 'laws.html'}"]
+    assert "name a page (.html)" in refused(hedgerow("verify", "none.yaml", "--out", "laws.pdf"))
+
+
+def test_of_the_processes_of_torchrun_one_verifies(hedgerow, recipe, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert hedgerow("verify", recipe) == (0, "", "")
 
 
 def test_an_error_of_several_lines_is_printed_as_one(hedgerow, monkeypatch, recipe):
@@ -428,6 +457,35 @@ def test_the_program_itself_ends_with_two_and_one_line(folder, tmp_path):
     assert not Path(tmp_path / "view.html").exists()
 
 
+VERBS = ("train", "eval", "verify", "data reference --out x", "experiment weights ablate")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        *(((*verb.split(), "gone.yaml"), "gone.yaml: cannot be read") for verb in VERBS),
+        (("train", "torn.yaml"), "torn.yaml:1: not YAML"),
+        (("train", "torn.yaml", "--steps"), "--steps has no value"),
+        (("data", "view", "gone.jsonl"), "gone.jsonl: cannot be read"),
+        (("data", "view", "torn.yaml", "--recipe", "gone.yaml"), "gone.yaml: cannot be read"),
+    ],
+)
+def test_a_wrong_path_is_told_before_anything_heavy_is_imported(hedgerow, tmp_path, monkeypatch, words, why):
+    (tmp_path / "torn.yaml").write_text("a: [1")
+    monkeypatch.chdir(tmp_path)
+    for name in ("hedgerow.recipe", "hedgerow.report.view", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it now would fail
+    assert refused(hedgerow(*words)).startswith(why)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "hedgerow.cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_importing_the_command_line_loads_nothing_heavy():
     check = (
         "import sys, hedgerow.cli; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
@@ -446,3 +504,15 @@ def test_a_picture_of_the_users_is_turned_upright(hedgerow, tmp_path):
     data = write_jsonl(tmp_path / "d.jsonl", [shown("t", [("image", "turned.jpg")], spot)])
     code, _, err = hedgerow("data", "view", data, "--out", tmp_path / "page.html")
     assert (code, err) == (0, "")
+
+
+def test_training_says_how_many_trees_and_branches_are_cut(hedgerow, tmp_path):
+    long = shown("long", [], *(asked("Why?", "because " * 30) for _ in range(9)))
+    long["messages"] = [{"role": "user", "content": "Hi"}]
+    recipe = tiny_recipe(tmp_path, write_jsonl(tmp_path / "long.jsonl", [long, users_trees()[3]]), steps=1)
+    for varied in ("false", "true"):
+        changes = ("--packing.oversize", "shorten", "--data.transforms.shuffle_branches", varied, "--fresh")
+        code, _, err = hedgerow("train", recipe, *changes)
+        assert code == 0
+        assert re.search(r"^1 tree shortened, [1-8] branch(es)? left out$", err, re.MULTILINE)
+    assert "shortened" not in hedgerow("train", recipe, "--packing.oversize", "drop", "--fresh")[2]

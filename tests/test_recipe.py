@@ -219,6 +219,19 @@ def test_dotted_overrides_reach_everything(write):
         ),
         ("packing: {oversize: cut}", "packing.oversize: Input should be 'raise', 'drop' or 'shorten'"),
         ("packing: {window: 0}", "packing.window: Input should be greater than 0"),
+        (
+            "packing: {window: 99, pool: 5}",
+            "packing: pool is 5 and window 99: examples wait in a pool, or are planned",
+        ),
+        (
+            "data: {train: [{path: a}], transforms: {fps: 2}}",
+            "data.transforms.fps: a list is needed, in brackets: [first, second] (given: 2)",
+        ),
+        (
+            "context: 3",
+            "context: 3 processes cannot share 4 heads and 2 kv_heads (model.spec) evenly; allowed: 1, 2",
+        ),
+        ("context: 4", "context: 4 processes cannot share 4 heads"),
         ("steps: 0", "steps: Input should be greater than 0 (given: 0)"),
         ("steps: many", "steps: Input should be a valid integer"),
         ("data: {train: []}", "data.train: Tuple should have at least 1 item"),
@@ -297,6 +310,13 @@ def test_a_recipe_shows_itself_in_a_few_lines(write, tmp_path):
         "  optimizer  matrices by muon 0.002, vision 5e-06, connector 5e-06, language 1e-05; cosine to 0.1",
         "  out        runs/a",
     ]
+
+
+def test_a_recipe_with_a_window_comes_back_and_shows_it(write, tmp_path):
+    recipe = load_recipe(write(SMALL), {"packing.window": "4096", "context": "2"})
+    assert "16,384 tokens, 128 crops, windows of 4,096" in repr(recipe)
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
 def test_choices_that_are_listed_twice_agree():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -325,6 +326,40 @@ def test_a_model_whose_attention_was_changed_later_breaks_every_law_it_runs_in(c
     assert broken(found) == {1, 2, 3, 4, 13}
     assert "attention ran 0 times with this visibility" in found[3].problem
     assert "ran 0 times" in str(found[3])
+    assert "look at the pairs named as leaks, then the model" in str(found[3])
+
+
+class Mean(torch.nn.Module):
+    """A causal mean: mixes tokens without asking anybody."""
+
+    def forward(self, hidden_states, **_):
+        count = torch.arange(1, hidden_states.shape[1] + 1)[:, None]
+        return hidden_states.cumsum(1) / count, None
+
+
+def test_a_layer_that_bypasses_the_interface_is_caught_with_and_without_the_count(check):
+    class Uncounted(TextModel):
+        def language(self, embeddings, row):
+            seen = Visibility(choose(self.attention or "dense")(row), layers=self.layers)
+            return self.hidden(embeddings, row.position, visibility=seen)
+
+    for kind in (TextModel, Uncounted):
+        model = text_model(kind)
+        model.hf.model.layers[1].self_attn = Mean()
+        found = check(of=model)
+        assert broken(found) >= {1, 2, 3}
+        assert ("ran 1 times" in found[3].problem) is (kind is TextModel)
+
+
+def test_a_second_model_of_the_same_config_changes_nothing_or_is_caught(check):
+    config = Qwen3Config(**SIZES)
+    model = TextModel(Qwen3ForCausalLM(config))
+    Qwen3ForCausalLM._from_config(config, attn_implementation="eager")
+    assert broken(check(of=model)) == set()
+    model.hf.model.config = model.hf.config = config  # as if adopt had made no copies
+    for layer in model.hf.model.layers:
+        layer.self_attn.config = config
+    assert "ran 0 times" in check(of=model)[3].problem
 
 
 def test_wrong_positions_are_caught(check):
@@ -442,17 +477,20 @@ def test_the_isolation_matrix_names_who_moves_whom(model, trees):
 
 
 def test_laws_are_checked_in_the_words_of_the_user(check):
-    lines = [str(finding) for finding in check().values()]
-    assert (
-        lines[2] == "law  3  holds  no branch and no tree moves another's loss: 0.0e+00 (at most 0; 8 cases)"
+    found = check()
+    lines = str(found[3]).splitlines()
+    assert lines[0] == (
+        "law  3  holds  no branch and no tree moves another's loss: error 0 (at most 0) in 8 losses"
     )
+    assert all(len(str(finding).splitlines()) == 2 and finding.look for finding in found.values())
     nothing = verify.Finding(3, "no leak", 0.0, 0.0, 0)
     assert str(nothing) == "law  3  ----  no leak: nothing to check in these trees"
     assert not nothing.passed
     whole = verify.Verification((nothing, verify.Finding(1, "one", 0.0, 1e-5, 3)))
     assert whole.passed  # a text without branches has nothing that could leak
     assert whole.to_dict()["findings"][1] == {
-        "law": 1, "what": "one", "error": 0.0, "allowed": 1e-5, "cases": 3, "problem": "", "passed": True,
+        "law": 1, "what": "one", "error": 0.0, "allowed": 1e-5, "cases": 3, "problem": "", "unit": "cases",
+        "means": "", "look": "", "passed": True,
     }  # fmt: skip
     bad = verify.Finding(1, "one", float("nan"), 1e-5, 3)
     assert not bad.passed
@@ -466,10 +504,33 @@ def test_a_model_that_gives_nan_does_not_pass(check, recipe):
     assert broken(check(of=spoilt)) >= {1, 2, 13}
 
 
-def test_a_recipe_is_verified_on_its_first_trees(recipe):
-    found = verify.verify_recipe(recipe, trees=2)
+def test_each_finding_is_told_before_the_next_law_is_checked(model, trees, monkeypatch):
+    told = []
+    first, second, *_ = verify._LAWS
+    late = dataclasses.replace(second, check=lambda _: (float(len(told)), 1))
+    monkeypatch.setattr(verify, "_LAWS", (first, late, *verify._LAWS[2:3]))
+    found = verify.verify(model, tiny_encoder(), trees[2:], say=told.append)
+    assert found.findings[1].error == 1.0
+    assert told == [str(finding) for finding in found.findings]
+
+
+def test_a_recipe_is_verified_on_its_first_trees(recipe, tmp_path):
+    told = []
+    given = recipe.model_copy(update={"context": 2})
+    out = tmp_path / "laws.html"
+    found = verify.verify_recipe(given, name="mine.yaml", trees=2, out=out, say=told.append)
     assert found.passed
     assert found.findings[1].cases == 7
+    assert told[0] == "context: 2 is left out: the laws are checked by one process on whole rows"
+    assert told[1] == found.subject
+    assert re.fullmatch(
+        r"mine.yaml: model fresh weights \(.*M parameters, cpu\), data .*d.jsonl, 2 trees", told[1]
+    )
+    assert told[2:] == [*map(str, found.findings), found.summary, f"wrote {out}"]
+    assert found.summary.endswith("\npassed: 7 checks, none broken")
+    page = out.read_text()
+    assert found.to_dict()["subject"] in page
+    assert re.search(r'<td>turns</td><td class="n">\d+</td><td>qa x3, qa x3, qa x1</td>', page)
     assert verify.verify_recipe(recipe).findings[1].cases == 8
     with pytest.raises(RecipeError, match="give at least 1"):
         verify.verify_recipe(recipe, trees=0)

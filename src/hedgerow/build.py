@@ -11,6 +11,7 @@ from hedgerow.data.facts import MediaFacts
 from hedgerow.data.index import Examples
 from hedgerow.data.measure import Maker, Progress
 from hedgerow.data.mixture import DataSet, Rates
+from hedgerow.data.names import check_sources, check_tasks
 from hedgerow.data.references import References
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
@@ -55,23 +56,32 @@ def training_examples(recipe: Recipe, encoder: Encoder, *, progress: Progress | 
     Raises:
         DataError: an example is bad and `on_bad` is raise, or none is left.
         BudgetError: an example holds more than a row and `oversize` is raise.
-        RecipeError: `data.references` cannot be read, or the loss needs them and they are not there.
+        RecipeError: `data.references` cannot be read, or a task of `data.transforms` or `weights` is
+            misspelt.
     """
-    stored, loss = recipe.data.references, recipe.loss
-    if stored is None and loss.needs_reference and loss.reference == "stored":
-        raise RecipeError(
-            "the loss needs log-probabilities under a reference model: set loss.reference: model, or "
-            "name a file of them in data.references (hedgerow data reference RECIPE writes it)"
-        )
-    maker = maker_of(recipe, encoder)
-    return _indexed(
+    stored = recipe.data.references
+    examples = _indexed(
         recipe.data.train,
-        maker,
+        maker_of(recipe, encoder),
         recipe,
         rates=recipe.data.rates,
         references=None if stored is None else References.load(stored),
         progress=progress,
     )
+    _check_names(recipe, examples)
+    return examples
+
+
+def _check_names(recipe: Recipe, examples: Examples) -> None:
+    weights = recipe.weights
+    tasks = {
+        "data.transforms.templates": tuple(recipe.data.transforms.templates),
+        "weights.tasks": tuple(weights.tasks),
+        "weights.scale": tuple(weights.scale),
+        "weights.schedule": tuple(weights.schedule),
+    }
+    check_tasks(tasks, examples)
+    check_sources("weights.sources", tuple(weights.sources), examples)
 
 
 def maker_of(recipe: Recipe, encoder: Encoder) -> Maker:

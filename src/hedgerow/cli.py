@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from hedgerow.errors import CheckError, HedgerowError, RecipeError
+from hedgerow.errors import CheckError, DataError, HedgerowError, RecipeError
 
 if TYPE_CHECKING:
     from hedgerow.recipe import Recipe
@@ -74,11 +74,11 @@ def train(
     fresh
         Start over, even if the run's folder holds a checkpoint.
     """
-    from hedgerow.recipe import load_recipe
+    made = _recipe(recipe, overrides)
     from hedgerow.report.terminal import measuring
     from hedgerow.train.run import run
 
-    result = run(load_recipe(recipe, _overrides(overrides)), fresh=fresh, progress=measuring())
+    result = run(made, fresh=fresh, progress=measuring())
     if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun one speaks
         print(_fields(result) if as_json else result)
 
@@ -92,10 +92,10 @@ def evaluate(recipe: Path, /, *overrides: Overrides, as_json: AsJson = False) ->
     recipe
         The recipe the model was trained with. Any field can be set by a dotted flag.
     """
+    made = _recipe(recipe, overrides)
     from hedgerow.evaluate.run import evaluate_recipe
-    from hedgerow.recipe import load_recipe
 
-    result = evaluate_recipe(load_recipe(recipe, _overrides(overrides)))
+    result = evaluate_recipe(made)
     print(json.dumps(result.to_dict()) if as_json else result)
 
 
@@ -119,9 +119,11 @@ def view(
     out
         The page to write.
     """
+    _check_readable(file)
+    settings = _settings(recipe, overrides)
     from hedgerow.report.view import view_file
 
-    result = view_file(file, _settings(recipe, overrides), out=out)
+    result = view_file(file, settings, out=out)
     print(_fields(result) if as_json else result)
 
 
@@ -137,25 +139,30 @@ def plan(
     Parameters
     ----------
     files
-        Trees in the native format; none takes the training data of the recipe.
+        Trees in the native format; none takes the training data of the recipe, with its mixture.
     recipe
-        The recipe whose tokenizer, vision settings, budget and mixture are used; those of Molmo2 without one.
+        The recipe whose tokenizer, vision settings and budget are used; those of Molmo2 without one.
     out
-        An HTML page to write as well.
+        An HTML page to write as well, NAME.html.
     """
     from hedgerow.report.plan import plan_files
-    from hedgerow.report.plan_page import sections, write_plan
+    from hedgerow.report.plan_page import check_page, sections, write_plan
     from hedgerow.report.terminal import measuring, print_sections
 
     named = list(itertools.takewhile(lambda word: not word.startswith("--"), files))
+    page = None if out is None else check_page(out)
+    if recipe is not None and recipe.suffix.lower() == ".jsonl":
+        raise RecipeError(f"--recipe {recipe}: data are not a recipe; name them without --recipe")
     settings = _settings(recipe, files[len(named) :])
     result = plan_files([Path(word) for word in named], settings, progress=measuring())
-    if out is not None:
-        write_plan(result, out)
+    if page is not None:
+        write_plan(result, page)
     if as_json:
         print(json.dumps(result.to_dict()))
-    else:
-        print_sections(sections(result))
+        return
+    print_sections(sections(result))
+    if page is not None:
+        print(f"\nwrote {page}")
 
 
 @data.command
@@ -169,11 +176,11 @@ def reference(recipe: Path, /, *overrides: Overrides, out: Path, as_json: AsJson
     out
         The file to write.
     """
-    from hedgerow.recipe import load_recipe
+    made = _recipe(recipe, overrides)
     from hedgerow.report.terminal import measuring
     from hedgerow.train.reference import write_references
 
-    found = write_references(load_recipe(recipe, _overrides(overrides)), out, progress=measuring())
+    found = write_references(made, out, progress=measuring())
     figures = {"examples": len(found), "targets": len(found.values), "path": str(out)}
     print(json.dumps(figures) if as_json else f"wrote {out}: {found}")
 
@@ -193,11 +200,20 @@ def verify(
     out
         Page (.html) or picture of the row's mask (.png) to write.
     """
-    from hedgerow.recipe import load_recipe
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes of torchrun one is enough
+    if out is not None:
+        from hedgerow.report.laws import check_name
+
+        check_name(out)
+    made = _recipe(recipe, overrides)
+    from hedgerow.report.terminal import measuring
     from hedgerow.verify import verify_recipe
 
-    result = verify_recipe(load_recipe(recipe, _overrides(overrides)), trees=trees, out=out)
-    print(json.dumps(result.to_dict()) if as_json else result)
+    say = _quiet if as_json else _at_once
+    result = verify_recipe(made, name=str(recipe), trees=trees, out=out, say=say, progress=measuring())
+    if as_json:
+        print(json.dumps(result.to_dict()))
     if not result.passed:
         raise CheckError("a law is broken; the lines above say which and by how much")
 
@@ -230,11 +246,10 @@ def ablate(
     out
         Folder for runs and report.html; `ablate` in the recipe's folder without it.
     """
+    made = _recipe(recipe, overrides)
     from hedgerow.experiments.weights.ablate import ablate, sections
     from hedgerow.experiments.weights.trials import Settings
-    from hedgerow.recipe import load_recipe
 
-    made = load_recipe(recipe, _overrides(overrides))
     settings = Settings(out or made.out / "ablate", seeds=seeds, points=points, trees=trees)
     result = ablate(made, settings, say=_aside)
     _tell(result, sections(result), as_json=as_json)
@@ -268,11 +283,10 @@ def sweep(
     out
         Folder for runs and report.html; `sweep` in the recipe's folder without it.
     """
+    made = _recipe(recipe, overrides)
     from hedgerow.experiments.weights.sweep import sections, sweep
     from hedgerow.experiments.weights.trials import Settings
-    from hedgerow.recipe import load_recipe
 
-    made = load_recipe(recipe, _overrides(overrides))
     settings = Settings(out or made.out / "sweep", seeds=seeds, points=points, trees=trees)
     result = sweep(made, settings, say=_aside)
     _tell(result, sections(result), as_json=as_json)
@@ -282,10 +296,14 @@ def main() -> None:
     """Run the command line; 0 is success, 1 a failed check, 2 bad input."""
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CheckError as error:
         _fail(error, code=1)
     except (HedgerowError, CycloptsError) as error:
         _fail(error, code=2)
+    except BrokenPipeError:  # whoever reads has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
         if error.filename is None:
             raise
@@ -296,12 +314,30 @@ def main() -> None:
 
 def _settings(recipe: Path | None, words: tuple[str, ...]) -> "Recipe | None":
     """Load a recipe that need not be given, with its overrides."""
-    from hedgerow.recipe import load_recipe
+    if recipe is not None:
+        return _recipe(recipe, words)
+    changed = _overrides(words)
+    if changed:
+        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
+    return None
+
+
+def _recipe(path: Path, words: tuple[str, ...]) -> "Recipe":
+    """Load a recipe with its overrides; what is no YAML is told before anything heavy is imported."""
+    from hedgerow.validation import read_yaml
 
     changed = _overrides(words)
-    if recipe is None and changed:
-        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
-    return None if recipe is None else load_recipe(recipe, changed)
+    read_yaml(path)
+    from hedgerow.recipe import load_recipe
+
+    return load_recipe(path, changed)
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); give a JSONL file in UTF-8") from None
 
 
 def _fields(result: Any) -> str:
@@ -321,6 +357,10 @@ def _tell(result: Any, sections: Any, *, as_json: bool) -> None:
 
 def _aside(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _at_once(line: str) -> None:
+    print(line, flush=True)
 
 
 def _overrides(words: tuple[str, ...]) -> dict[str, str]:

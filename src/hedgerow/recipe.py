@@ -7,6 +7,7 @@ come as an override; `out` is always relative to the working directory.
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -29,8 +30,8 @@ from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.oversize import Oversize
 from hedgerow.data.transforms import Transforms
 from hedgerow.errors import RecipeError
-from hedgerow.models.assemble import ModelSpec
-from hedgerow.validation import explain
+from hedgerow.models.spec import ModelSpec
+from hedgerow.validation import explain, parse_yaml, read_yaml, yaml_package
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.weights.dynamic import Dynamic
 from hedgerow.weights.weighting import Weighting
@@ -165,7 +166,8 @@ class Packing(Section):
     """How examples become rows.
 
     `budget` is what a row holds at most. `pool` examples wait for a row at most; with `window` instead that
-    many are planned at a time. `balance` arranges rows so that all processes have as much to compute.
+    many are planned at a time, and no pool may be given. `balance` arranges rows so that all processes have
+    as much to compute.
     `oversize` examples, larger than a row, stop the run, are left out, or are shortened by whole branches.
     `workers` processes decode. `pad` fills rows up to the budget.
     """
@@ -177,6 +179,15 @@ class Packing(Section):
     oversize: Oversize = "raise"
     workers: NonNegativeInt = 0
     pad: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Packing":
+        if self.window is not None and self.pool != type(self).model_fields["pool"].default:
+            raise ValueError(
+                f"pool is {self.pool} and window {self.window}: examples wait in a pool, or are planned a "
+                "window at a time; give one of them"
+            )
+        return self
 
 
 class Rate(Section):
@@ -289,6 +300,20 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _context_divides_the_heads(self) -> "Recipe":
+        spec = self.model.spec
+        if spec is None:
+            return self
+        common = math.gcd(spec.heads, spec.kv_heads)
+        if common % self.context:
+            allowed = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+            raise ValueError(
+                f"context: {self.context} processes cannot share {spec.heads} heads and {spec.kv_heads} "
+                f"kv_heads (model.spec) evenly; allowed: {allowed}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _divisor_is_positive(self) -> "Recipe":
         if self.weights.allow_negative and self.loss.normalize == "weights":
             raise ValueError(
@@ -303,7 +328,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that `load_recipe` reads, defaults included."""
-        return str(_yaml().safe_dump(self.to_dict(), sort_keys=False))
+        return str(yaml_package().safe_dump(self.to_dict(), sort_keys=False))
 
     def __repr__(self) -> str:
         """Show the run in a few lines."""
@@ -313,12 +338,14 @@ class Recipe(Section):
         )
         origin = "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
         origin = origin if self.init is None else f"weights of {self.init}"
+        packing = self.packing
+        way = f"pool of {packing.pool}" if packing.window is None else f"windows of {packing.window:,}"
         matrices = f"matrices by muon {optimizer.muon.lr:g}, " if optimizer.name == "muon" else ""
         lines = [
             f"Recipe: {self.steps:,} steps of {self.rows_per_step} rows, seed {self.seed}, {self.precision}",
             f"  data       {', '.join(str(source.path) for source in self.data.train)}",
             f"  model      {origin}, tokenizer {self.model.tokenizer}",
-            f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, pool of {self.packing.pool}",
+            f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, {way}",
             f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
             f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
             f"  out        {self.out}",
@@ -338,9 +365,9 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         RecipeError: the file or a value is wrong; one line that names file, key, and what is allowed.
     """
     path = Path(path)
-    raw = _anchored(_read(path), path.parent)
+    raw = _anchored(read_yaml(path), path.parent)
     for name, text in (overrides or {}).items():
-        _put(raw, name, _parse(text, where=f"--{name}"))
+        _put(raw, name, parse_yaml(text, where=f"--{name}"))
     raw.setdefault("out", str(Path("runs") / path.stem))
     try:
         return Recipe.model_validate(_anchored(raw, Path()))
@@ -348,38 +375,6 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         raise RecipeError(f"{path}: {explain(error, _names(Recipe))}") from None
     except RecipeError as error:
         raise RecipeError(f"{path}: vision: {error}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}); give a recipe in YAML") from None
-    raw = _parse(text, where=str(path))
-    if not isinstance(raw, dict):
-        raise RecipeError(
-            f"{path}: holds no recipe; write 'key: value' lines, at least data, model and steps"
-        )
-    return raw
-
-
-def _parse(text: str, *, where: str) -> Any:
-    yaml = _yaml()
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or error
-        raise RecipeError(f"{where}{line}: not YAML ({problem}); mend this line") from None
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise RecipeError("recipes need the package pyyaml; run: pip install 'hedgerow[cli]'") from None
-    return yaml
 
 
 def _put(raw: dict[str, Any], name: str, value: Any) -> None:

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from hedgerow import visibility
 from hedgerow.attention.register import trains_on
 from hedgerow.build import build_encoder, build_model, training_examples
+from hedgerow.data.measure import Progress
 from hedgerow.errors import DataError, RecipeError, VisibilityError
 from hedgerow.recipe import Recipe
 from hedgerow.report.isolation import Isolation
-from hedgerow.report.laws import Finding, Verification
+from hedgerow.report.laws import Finding, Verification, check_name
 from hedgerow.sequence import Array, Budget, Cost, Row, Sequence
 from hedgerow.tree import MessageTree
 
 TOLERANCE = 1e-5  # relative to the norm, fp32
+Say = Callable[[str], None]
 REFUSALS = (VisibilityError, ValueError)  # what models and backends raise on integers that are no trees
 
 
@@ -127,35 +129,71 @@ class _Layout:
         return np.where(place < self.stop[node], place, -1)
 
 
-def verify_recipe(recipe: Recipe, *, trees: int = 8, out: Path | None = None) -> Verification:
+def verify_recipe(
+    recipe: Recipe,
+    *,
+    name: str = "recipe",
+    trees: int = 8,
+    out: Path | None = None,
+    say: Say | None = None,
+    progress: Progress | None = None,
+) -> Verification:
     """Check the laws on the first trees of a recipe's training data and on its model, in fp32.
+
+    One process checks whole rows: `context` of the recipe is left out.
 
     Args:
         recipe: names the model and the data.
+        name: of the recipe.
         trees: how many trees to check on.
         out: where to write a page (`.html`) or the picture of the row's mask (`.png`).
+        say: is given what is found, in lines of text, as soon as it is.
+        progress: called while the data are indexed, with how many trees are measured and how many there are.
 
     Raises:
         DataError: the data are bad.
         RecipeError: no tree is asked for, or `out` is neither a page nor a picture.
     """
-    if out is not None and out.suffix not in (".html", ".png"):
-        raise RecipeError(f"--out {out}: name a page (.html) or a picture of the mask (.png)")
+    say = say or _silent
+    if out is not None:
+        check_name(out)
     if trees < 1:
         raise RecipeError(f"{trees} trees prove nothing; give at least 1")
+    if recipe.context > 1:
+        say(f"context: {recipe.context} is left out: the laws are checked by one process on whole rows")
     encoder = build_encoder(recipe)
-    examples = training_examples(recipe, encoder)
+    examples = training_examples(recipe, encoder, progress=progress)
     usable = (n for n in range(len(examples.costs(0))) if isinstance(examples.attempt(0, n), Sequence))
     chosen = [examples.tree(0, number) for number in islice(usable, trees)]
     if not chosen:
         raise DataError("no example can be decoded; see what `hedgerow data view` says of them")
-    found = verify(build_model(recipe), encoder, chosen)
+    model = build_model(recipe)
+    subject = _subject(recipe, name, model, len(chosen))
+    say(subject)
+    found = dataclasses.replace(verify(model, encoder, chosen, say=say), subject=subject)
+    say(found.summary)
     if out is not None:
         found.write(out)
+        say(f"wrote {out}")
     return found
 
 
-def verify(model: PackedModel, encoder: TreeEncoder, trees: Listing[MessageTree]) -> Verification:
+def _silent(_: str) -> None:
+    return None
+
+
+def _subject(recipe: Recipe, name: str, model: PackedModel, trees: int) -> str:
+    origin = recipe.init or recipe.model.checkpoint or "fresh weights"
+    size = sum(p.numel() for group in model.parameter_groups().values() for p in group)
+    data = ", ".join(str(source.path) for source in recipe.data.train)
+    return (
+        f"{name}: model {origin} ({size / 1e6:.3g}M parameters, {model.device}), data {data}, {trees} trees"
+    )
+
+
+def verify(
+    model: PackedModel, encoder: TreeEncoder, trees: Listing[MessageTree], *, say: Say | None = None
+) -> Verification:
     """Check laws 1, 2, 3, 4 and 13 on a model and trees; 3 and 13 by gradients and on the integers alone.
 
     Which token belongs to which branch is taken from the trees and the lengths of their nodes, not from the
@@ -165,15 +203,19 @@ def verify(model: PackedModel, encoder: TreeEncoder, trees: Listing[MessageTree]
         model: in fp32; nothing of it is changed.
         encoder: encodes the trees.
         trees: at least one; they are packed into one row.
+        say: is given each finding as text as soon as there is one.
     """
     sequences = tuple(encoder(tree) for tree in trees)
     case = _Case(model, encoder, tuple(trees), sequences, _row(sequences))
     was_training = model.training
     model.eval()
+    findings = []
     try:
-        findings = tuple(_finding(*law, case) for law in _LAWS)
+        for law in _LAWS:
+            findings.append(law.finding(case))
+            (say or _silent)(str(findings[-1]))
         leaks = next(finding for finding in findings if finding.what == _NO_LEAK)
-        return Verification(findings, None if leaks.problem else case.isolation, case.row)
+        return Verification(tuple(findings), None if leaks.problem else case.isolation, case.row)
     finally:
         if was_training:
             model.train()
@@ -184,14 +226,6 @@ def losses(model: PackedModel, row: Row) -> Tensor:
     row = row.to(model.device)
     hidden = model.language(model.embed(row), row)
     return F.cross_entropy(model.head(hidden[row.source]).float(), row.target, reduction="none")
-
-
-def _finding(law: int, what: str, allowed: float, check: "Check", case: _Case) -> Finding:
-    try:
-        error, cases = check(case)
-    except REFUSALS as refusal:
-        return Finding(law, what, float("inf"), allowed, 1, str(refusal))
-    return Finding(law, what, error, allowed, cases)
 
 
 def _layout(encoder: TreeEncoder, trees: Listing[MessageTree], sequences: Listing[Sequence]) -> _Layout:
@@ -367,15 +401,72 @@ def _error(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-30))
 
 
-Check = Callable[[_Case], tuple[float, int]]
-
 _NO_LEAK = "no branch and no tree moves another's loss"
-_LAWS: tuple[tuple[int, str, float, Check], ...] = (
-    (1, "a packed row's losses are those of its trees alone", TOLERANCE, _packed_is_alone),
-    (2, "a tree's losses and gradients are those of its conversations", TOLERANCE, _tree_is_separate),
-    (3, _NO_LEAK, 0.0, _no_leak),
-    (3, "each token is shown to the subtree of its node and to nothing else", 0.0, _ends_are_right),
-    (4, "every backend equals the dense reference", TOLERANCE, _backends_agree),
-    (13, "no target is visible to its own source", 0.0, _no_target_is_seen),
-    (13, "no target is reached by its own source through any number of layers", 0.0, _no_target_is_reached),
-)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Law:
+    """A law, how it is checked, and its words; see `Finding` for the fields."""
+
+    number: int
+    what: str
+    allowed: float
+    check: Callable[[_Case], tuple[float, int]]
+    unit: str
+    means: str
+    look: str
+
+    def finding(self, case: _Case) -> Finding:
+        try:
+            (error, cases), problem = self.check(case), ""
+        except REFUSALS as refusal:
+            error, cases, problem = float("inf"), 1, str(refusal)
+        return Finding(
+            self.number, self.what, error, self.allowed, cases, problem, self.unit, self.means, self.look
+        )
+
+
+_LAWS = (
+    _Law(
+        1, "a packed row's losses are those of its trees alone", TOLERANCE, _packed_is_alone, "targets",
+        "packing changes nothing: a tree has the losses it has alone (relative difference)",
+        "what differs in a row: positions must restart with each tree, visual features must reach their own "
+        "slots, attention must end where a tree ends",
+    ),
+    _Law(
+        2, "a tree's losses and gradients are those of its conversations", TOLERANCE, _tree_is_separate,
+        "samples",
+        "a tree trains as its branches would as conversations of their own (relative difference)",
+        "positions (a branch goes on where its parent ends), the tokens a branch begins with, and attention "
+        "between branches",
+    ),
+    _Law(
+        3, _NO_LEAK, 0.0, _no_leak, "losses",
+        "no answer is learnt from another branch's text (greatest gradient where none may be)",
+        "the pairs named as leaks, then the model: a layer that ignores the visibility or mixes tokens by "
+        "itself; if the next check fails too, the encoder",
+    ),
+    _Law(
+        3, "each token is shown to the subtree of its node and to nothing else", 0.0, _ends_are_right,
+        "tokens",
+        "the same without the model, on what the encoder made (number of wrong tokens)",
+        "end and group of the encoder: end is the first place behind the subtree of a token's node, a group "
+        "stays in one node",
+    ),
+    _Law(
+        4, "every backend equals the dense reference", TOLERANCE, _backends_agree, "backend",
+        "the fast attention computes what the slow and plain one does (relative difference)",
+        "the backend itself; train with model.attention: dense until it agrees",
+    ),
+    _Law(
+        13, "no target is visible to its own source", 0.0, _no_target_is_seen, "targets",
+        "no answer can be copied from the input it is predicted from (greatest gradient where none may be)",
+        "groups that span an answer, and targets that stand at their own source",
+    ),
+    _Law(
+        13, "no target is reached by its own source through any number of layers", 0.0, _no_target_is_reached,
+        "targets",
+        "the same without the model, on what the encoder made (number of targets reached)",
+        "group of the encoder: no group may hold tokens on both sides of an answer",
+    ),
+)  # fmt: skip

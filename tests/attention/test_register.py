@@ -1,5 +1,7 @@
 """Adopting models: what is set, what is counted, and what is refused. Each trap has a test of its own."""
 
+import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +10,13 @@ import torch
 import transformers
 from transformers import (
     AttentionInterface,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
 )
 from transformers.masking_utils import create_causal_mask
@@ -29,6 +34,9 @@ SIZES = {
     "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "max_position_embeddings": 256,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+
+
+SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5}
 
 
 def plain(implementation="sdpa", *, kind=Qwen3Model, config=None):
@@ -118,14 +126,80 @@ def test_trap_no_mask(adopted):
 
 
 def test_trap_a_mask_of_two_axes(adopted):
-    """It would make the row plainly causal; beside a visibility it changes nothing."""
+    """It would make the row plainly causal; beside a visibility transformers drops it, so it is refused."""
     forest = random_forest(np.random.default_rng(2), trees=2, nodes=6, vision=0)
     ones = torch.ones(1, len(forest), dtype=torch.long)
-    assert torch.equal(forward(adopted, forest, attention_mask=ones), forward(adopted, forest))
+    with pytest.raises(VisibilityError, match="Qwen3Model got an attention_mask beside the visibility"):
+        forward(adopted, forest, attention_mask=ones)
     wrong = plain()(
         inputs_embeds=embed(forest), position_ids=forest.row().position[None], attention_mask=ones
     ).last_hidden_state[0]
     assert distance(wrong, forward(adopted, forest)) > 1e-3
+
+
+def vision_model():
+    """A model that makes a mask for each kind of layer before it calls its language model."""
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=SIZES | SLIDING, vision_config=tower | {"image_size": 28, "patch_size": 14}
+    )
+    torch.manual_seed(0)
+    return Gemma3ForConditionalGeneration(config).eval()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+        lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+        vision_model,
+    ],
+)
+def test_trap_a_mask_for_the_model_around_the_language_model(build):
+    model, row = build(), draw(7).row()
+    seen = Visibility(Dense(row), layers=adopt(model))
+    tokens = torch.arange(len(row.order))[None] % 60 + 3
+    ones = torch.ones(1, len(row.order), dtype=torch.long)
+    whole = {"input_ids": tokens, "position_ids": row.position[None], "visibility": seen}
+    for part in (model, model.model):
+        with pytest.raises(VisibilityError, match="leave the mask out"):
+            part(**whole, attention_mask=ones)
+        with pytest.raises(VisibilityError, match="leave the mask out"):
+            part(*([tokens, None, ones] if build is vision_model else [tokens, ones]), visibility=seen)
+    assert seen.calls == 0
+    model(**whole)
+    seen.check()
+
+
+def test_a_mask_or_no_positions_without_a_visibility_are_no_business_of_ours():
+    model = plain()
+    adopt(model)
+    model.set_attn_implementation("sdpa")
+    forest = draw(7)
+    model(inputs_embeds=embed(forest), attention_mask=torch.ones(1, len(forest), dtype=torch.long))
+
+
+def test_trap_forgotten_positions(adopted):
+    forest = draw(7)
+    with pytest.raises(VisibilityError, match=r"no position_ids.*give position_ids=row\.position\[None\]"):
+        adopted(inputs_embeds=embed(forest), visibility=Visibility(Dense(forest.row()), layers=3))
+
+
+def test_adopting_twice_looks_once(adopted):
+    assert adopt(adopted) == 3
+    assert len(adopted._forward_pre_hooks) == 1
+
+
+def test_a_copy_of_a_model_still_looks(adopted):
+    for model in (copy.deepcopy(adopted), pickle.loads(pickle.dumps(adopted))):
+        with pytest.raises(VisibilityError, match="no position_ids"):
+            model(inputs_embeds=embed(draw(7)), visibility=Visibility(Dense(draw(7).row()), layers=3))
+
+
+def test_trap_a_mask_that_a_model_makes_itself():
+    seen, x = Visibility(Masked(torch.ones(1, 1, 2, 2).bool()), layers=1), torch.randn(1, 2, 2, 4)
+    with pytest.raises(VisibilityError, match="Identity got an attention_mask"):
+        attend(torch.nn.Identity(), x, x, x, torch.ones(1, 1, 2, 2).bool(), visibility=seen)
 
 
 def test_trap_a_mask_of_four_axes(adopted):
@@ -219,7 +293,6 @@ def test_a_model_without_attention_is_refused():
 
 
 LINEAR = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
-SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5}
 REFUSED = {
     "Qwen3_5Text": (LINEAR, "Qwen3_5TextModel has layers of kind linear_attention"),
     "OlmoHybrid": (LINEAR, "OlmoHybridModel has layers of kind linear_attention"),
@@ -228,9 +301,15 @@ REFUSED = {
     "FalconH1": ({}, "FalconH1Model has layers of kind hybrid"),
     "Llama4Text": ({"layer_types": ["chunked_attention"] * 3}, "Llama4TextModel has .* chunked_attention"),
     "Bloom": ({"n_head": 4, "n_layer": 1}, "BloomModel does not attend through the AttentionInterface"),
-    "Gemma2": (SLIDING, "Gemma2Attention needs softcap; no backend has it"),
+    "Gemma2": (
+        SLIDING,
+        r"Gemma2Attention needs softcap \(scores .* cap\), which no backend computes; choose",
+    ),
     "Gemma3Text": (SLIDING | {"use_bidirectional_attention": True}, "Gemma3Attention attends in both direct"),
-    "GptOss": (SLIDING | {"num_local_experts": 2}, "GptOssAttention needs s_aux; no backend has it"),
+    "GptOss": (
+        SLIDING | {"num_local_experts": 2},
+        r"GptOssAttention needs s_aux \(attention sinks: a learnt score .*\), which no backend computes",
+    ),
     "GPT2": ({"n_head": 4, "n_embd": 32, "n_layer": 1}, "attention dropout 0.1 is not supported"),
     "Qwen2Moe": (
         SLIDING | {"use_sliding_window": True, "num_experts": 2, "num_experts_per_tok": 1},
@@ -243,8 +322,37 @@ REFUSED = {
 def test_a_model_that_cannot_honour_the_rule_is_refused_by_name(name):
     changes, message = REFUSED[name]
     kind, config = (getattr(transformers, f"{name}{part}") for part in ("Model", "Config"))
+    given = config(**SIZES | changes)
+    model = kind(given).train()
+    before = given.to_dict(), model.config._attn_implementation
     with pytest.raises(VisibilityError, match=message):
-        adopt(kind(config(**SIZES | changes)).train())
+        adopt(model)
+    assert all(getattr(module, "config", given) is given for module in model.modules())
+    assert (given.to_dict(), model.config._attn_implementation) == before
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_refused_model_attends_as_before():
+    model, forest = plain(), draw(7)
+    given = {"inputs_embeds": embed(forest), "position_ids": forest.row().position[None]}
+    honest, before = model.layers[1].self_attn, model(**given).last_hidden_state
+    model.layers[1].self_attn = OwnCode()
+    with pytest.raises(VisibilityError, match="attends 2 times"):
+        adopt(model)
+    model.layers[1].self_attn = honest
+    assert torch.equal(model(**given).last_hidden_state, before)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [object(), "gpt2", torch.nn.Linear(2, 2), whole_model().vision_tower],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_is_no_language_model_is_refused(given):
+    with pytest.raises(
+        VisibilityError, match=rf"got {type(given).__name__}, which has no .*; give a model such"
+    ):
+        adopt(given)
 
 
 def test_the_count_finds_a_visibility_used_twice(adopted):
@@ -257,19 +365,21 @@ def test_the_count_finds_a_visibility_used_twice(adopted):
 
 
 def test_decoding_with_a_cache_through_masked_equals_one_forward(adopted):
-    embedded = torch.randn(2, 6, 32)
+    embedded, position = torch.randn(2, 6, 32), torch.arange(6)[None]
     causal = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
     with torch.no_grad():
         whole = adopted(
-            inputs_embeds=embedded, visibility=Visibility(Masked(causal), layers=3)
+            inputs_embeds=embedded, position_ids=position, visibility=Visibility(Masked(causal), layers=3)
         ).last_hidden_state
         start = adopted(
             inputs_embeds=embedded[:, :5],
+            position_ids=position[:, :5],
             use_cache=True,
             visibility=Visibility(Masked(causal[:, :, :5, :5]), layers=3),
         )
         last = adopted(
-            inputs_embeds=embedded[:, 5:], past_key_values=start.past_key_values,
+            inputs_embeds=embedded[:, 5:], position_ids=position[:, 5:],
+            past_key_values=start.past_key_values,
             visibility=Visibility(Masked(causal[:, :, 5:]), layers=3),
         ).last_hidden_state  # fmt: skip
     assert distance(last[:, 0], whole[:, 5]) < 1e-5

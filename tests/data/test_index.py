@@ -119,7 +119,7 @@ def test_an_example_over_the_budget_is_named_with_its_excess(data):
 
 def test_nothing_left_is_an_error_that_names_the_first_reason(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"id": 1}, {"id": 2}])
-    with pytest.raises(DataError, match=r"no usable example; the first of 2 bad ones: .*d\.jsonl:1: "):
+    with pytest.raises(DataError, match=r"no usable example; it leaves out all 2, .* is .*d\.jsonl:1: "):
         read(path, on_bad="skip")
     path.write_text("\n")
     with pytest.raises(DataError, match="no usable example; it is empty"):
@@ -344,7 +344,7 @@ def test_what_a_transform_makes_too_large_leaves_that_epoch_alone(data, caplog):
     assert len(examples) == 3
     lost = [item.where for e in range(8) for item in examples.epoch(e).dropped]
     assert lost == [f"{data}:4"] * sum(len(ids) == 2 for ids in kept)
-    assert "leaves out the first of 1 bad ones" in caplog.text
+    assert "leaves out 1 of 3 examples, the first is" in caplog.text
     with pytest.raises(BudgetError, match=r"d\.jsonl:4: two: crops \d+ > 5"):
         [read(data, **options).costs(epoch) for epoch in range(8)]
 
@@ -373,3 +373,24 @@ def test_a_set_with_a_rate_must_hold_something(data, tmp_path):
     with pytest.raises(DataError, match=r"empty\.jsonl: no usable example, but it has a rate"):
         read(data, empty, rates=Rates(draws=5))
     assert len(read(data, empty)) == 3
+
+
+@pytest.mark.parametrize("transforms", [Transforms(), Transforms(shuffle_branches=True)])
+def test_the_report_is_of_what_is_left_and_counts_what_is_cut(data, tmp_path, transforms):
+    answers = [{"messages": [{"role": "assistant", "content": "word " * 30}]}] * 9
+    long = write_jsonl(tmp_path / "long.jsonl", [line(f"l{n}") | {"branches": answers} for n in range(3)])
+    budget = Budget(tokens=200, crops=16)
+    found = {}
+    for rule in ("drop", "shorten"):
+        examples = read(data, long, transforms=transforms, budget=budget, oversize=rule)
+        epoch = examples.epoch(0)
+        files = examples.lines.files[epoch.drawn.examples]
+        tokens = np.bincount(files, epoch.surveys.costs.amounts("tokens")[:, 0], minlength=2)
+        found[rule] = report = examples.report()
+        assert [one.tokens for one in report.sets] == pytest.approx(tokens / tokens.sum())
+        assert [one.examples for one in report.sets] == pytest.approx(
+            np.bincount(files, minlength=2) / len(files)
+        )
+    assert (found["drop"].sets[1].examples, found["drop"].cuts) == (0.0, "")
+    kept = len(examples.tree(0, 3).branches)
+    assert found["shorten"].cuts == f"3 trees shortened, {3 * (9 - kept)} branches left out"

@@ -119,7 +119,7 @@ def test_without_rates_the_mixture_is_every_example():
     [
         ([{"group": "a"}], Rates(), "is of group 'a', and no group has a rate; give data.groups"),
         ([{"repeat": 2}], Rates(draws=5), "repeat is for epochs without rates; give a factor instead"),
-        ([{}], Rates({"a": 1.0}), "its group is 'None'; give one of data.groups: a"),
+        ([{}], Rates({"a": 1.0}), "s0.jsonl: it has no group; give one of data.groups: a"),
         ([{"group": "b"}], Rates({"a": 1.0}), "its group is 'b'; give one of data.groups: a"),
         ([{"group": "b"}], Rates(draws=1), "group 'b' has no rate; give it one in data.groups"),
         ([{"group": "a"}], Rates({"a": 1.0, "c": 1.0}), "group 'c' has a rate and no data set"),
@@ -130,10 +130,10 @@ def test_groups_that_do_not_match_are_refused(options, rates, why):
         rates.govern(sets(*options))
 
 
-def surveys(tokens, samples, weight):
+def surveys(tokens, samples, weight, cut=None):
     tasks = Costs(["qa", "pointing"], [[0, count] for count in samples])
     costs = Costs(["tokens", "crops"], [[count, 1] for count in tokens])
-    return Surveys(costs, tasks, np.array(weight, float), np.zeros(len(tokens), np.int64))
+    return Surveys(costs, tasks, np.array(weight, float), np.array(cut or [0] * len(tokens), np.int64))
 
 
 def test_the_report_says_what_each_set_brings():
@@ -174,3 +174,20 @@ def test_files_of_one_name_are_told_apart_in_the_report():
     assert [one.name for one in found.sets] == ["a/d.jsonl", "b/d.jsonl"]
     assert found.groups == ()
     assert "a/d.jsonl" in str(found)
+
+
+def test_draws_that_are_left_out_bring_nothing_and_cuts_are_counted():
+    given_sets, rates = sets({}, {}), np.array([0.5, 0.5])
+    owner = np.array([0, 0, 0, 1])  # of four draws from each set
+    known = surveys([10, 10, 10, 40], [1, 1, 1, 1], [1, 1, 1, 1], [0, 2, 0, 1])
+    found = report(given_sets, Endless((9, 4), rates, 8, 0), owner, known, draws=np.array([4, 4]))
+    assert [one.examples for one in found.sets] == pytest.approx([3 / 4, 1 / 4])
+    assert [one.tokens for one in found.sets] == pytest.approx([30 / 70, 40 / 70])
+    assert [one.size for one in found.sets] == [9, 4]
+    assert [one.passes for one in found.sets] == pytest.approx([4 / 9, 1])
+    assert (found.shortened, found.branches) == (2, 3)
+    assert str(found).splitlines()[-1] == "2 trees shortened, 3 branches left out"
+    one = report(given_sets[:1], Whole((1,), (1,)), owner[:1], surveys([9], [1], [1], [1]))
+    assert str(one).splitlines()[0] == "An epoch draws 1 example."
+    assert one.cuts == "1 tree shortened, 1 branch left out"
+    assert report(given_sets[:1], Whole((1,), (1,)), owner[:1], surveys([9], [1], [1])).cuts == ""

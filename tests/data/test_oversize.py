@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hedgerow.content import Image, Text
 from hedgerow.data.oversize import check_fits, shortened
 from hedgerow.errors import BudgetError, DataError
 from hedgerow.sequence import Budget
-from hedgerow.testing import tiny_encoder
+from hedgerow.testing import tiny_encoder, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 
 ENCODER = tiny_encoder()
@@ -85,3 +86,16 @@ def test_the_error_names_the_example_its_cost_and_the_budget():
     ):
         assert told in str(raised.value)
     check_fits(tree, cost, Budget(tokens=cost["tokens"], crops=0))
+
+
+@pytest.mark.parametrize("crops", [0, 1])
+@pytest.mark.parametrize("root", [1, 60])
+def test_what_is_to_be_done_suits_the_tree(tmp_path, crops, root):
+    seen = [Image(str(write_png(tmp_path / "a.png", size=(20, 20))))] * crops
+    answer = Branch((Message("user", "q"), Message("assistant", "a " * 60)))
+    tree = MessageTree("t", (Message("user", (*seen, Text("look " * root))),), (answer,))
+    tokens = max(ENCODER.node_costs(tree)[0]["tokens"] - (root > 1), 1)
+    remedy = "show fewer or smaller media" if crops else "write less text in the tree"
+    start = "its root alone holds" if root > 1 else "no branch with an answer fits"
+    with pytest.raises(BudgetError, match=rf"^t: {start} .*; raise packing.budget, or {remedy}$"):
+        shortened(tree, ENCODER, Budget(tokens=tokens))

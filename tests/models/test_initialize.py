@@ -1,5 +1,10 @@
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from hedgerow.models.assemble import ModelSpec, build
 from hedgerow.models.initialize import waves
@@ -32,3 +37,16 @@ def test_fan_in_keeps_the_scale_of_the_inputs():
 def test_fan_in_names_a_width_it_cannot_fill():
     with pytest.raises(ValueError, match="multiple of 4"):
         ModelSpec(initialization="fan_in", vision_hidden=66, vision_heads=3)
+
+
+def test_the_docs_name_every_size_of_a_model_and_its_default():
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    section = text.split("## Small models and fresh weights")[1]
+    told = {}
+    for names, defaults in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section, re.MULTILINE):
+        fields, values = re.findall(r"`(\w+)`", names), yaml.safe_load(f"[{defaults}]")
+        told |= dict(zip(fields, values, strict=True))
+    assert told == {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(ModelSpec()).items()
+    }

@@ -57,7 +57,8 @@ class Encode:
 
 def loader(encode=None, **options):
     source = Fixed(encode or Encode(), COSTS, TASKS)
-    return RowLoader(source, BUDGET, **{"seed": 5, "pool": 6} | options)
+    way = {} if options.get("window") else {"pool": 6}
+    return RowLoader(source, BUDGET, **{"seed": 5} | way | options)
 
 
 def facts(loaded):

@@ -136,3 +136,19 @@ def test_per_row_adds_up_the_examples_of_each_row():
 def test_spread_is_the_most_over_the_mean_of_each_whole_step():
     assert spread(np.array([1.0, 3.0, 2.0, 2.0, 9.0]), 2).tolist() == [1.5, 1.0]
     assert spread(np.zeros(4), 2).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], np.array([0, 1, 2])])
+def test_rows_that_are_no_lists_of_indices_are_refused(rows):
+    with pytest.raises(TypeError, match=r"rows=.*: give a list of indices for each row"):
+        per_row(rows, np.ones(3))
+    assert per_row(np.array([[0, 1], [1, 2]]), np.ones(3)).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("flops", "samples", "step"),
+    [((8,), (8,), 2), ((8,), (5, 1), 2), ((8, 1), (8, 1), 2), ((8,), (8, 1), 0)],
+)
+def test_shapes_that_do_not_match_are_refused(flops, samples, step):
+    with pytest.raises(ValueError, match=rf"step={step}, window=8: give \[R\], \[R, tasks\]"):
+        arrange(np.ones(flops), np.zeros(samples), step, seed=0, epoch=0)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,24 @@ CHANGES = {
 }
 
 
+REFUSED = {
+    r"balance=True: give the FlopModel": {"balance": True, "step": 2},
+    r"workers=-1: give 0": {"workers": -1},
+    r"pool=6 and window=20: .*give one": {"pool": 6, "window": 20},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_no_option_is_refused_at_once(message):
+    with pytest.raises(RecipeError, match=message):
+        loader(**REFUSED[message])
+
+
+def test_a_list_of_numbers_is_no_list_of_costs():
+    with pytest.raises(TypeError, match="give a list with one Cost for each example"):
+        Fixed(Encode(), [3, 4])
+
+
 @pytest.mark.parametrize("message", CHANGES)
 def test_a_state_that_would_give_other_rows_is_refused(message):
     with pytest.raises(RecipeError, match=f"cannot resume the same rows: .*{message}"):
@@ -271,14 +290,27 @@ def test_an_example_that_overflows_its_row_raises_or_is_skipped_alone():
     number, planned = next((n, row) for n, row in enumerate(rows.plan(0).rows) if len(row) > 1)
     encode = Encode(long=(planned[0],), more=20)
     with pytest.raises(
-        BudgetError, match=rf"toy-{planned[0]} was planned as .* no room \(tokens .*measure it again"
+        BudgetError, match=rf"toy-{planned[0]} was planned as .* no room \(tokens .*again, or leave"
     ):
         list(loader(encode))
     skipped = list(loader(encode, on_bad="skip"))
     assert skipped[number].row.examples == tuple(f"toy-{i}" for i in planned[1:])
     assert [drop.index for drop in skipped[number].dropped] == [planned[0]]
+    assert "on_bad" not in skipped[number].dropped[0].message  # which is what left it out
     others = [item for item in epoch_of(loader()) if item[1] != number]
     assert [facts(loaded) for loaded in skipped if loaded.number != number] == others
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_in_encode_names_the_example_and_stays_what_it_is(workers):
+    error = KeyError("disk gone")
+    with pytest.raises(KeyError) as caught:
+        list(loader(Encode(bad=(17,), error=error), workers=workers, on_bad="skip"))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "KeyError: 'disk gone'" in told
+    assert "while encoding example 17" in told
+    with pytest.raises(TypeError, match="encode returned None"):
+        list(loader(lambda _: None))
 
 
 def test_an_example_larger_than_planned_stays_where_the_row_has_room():

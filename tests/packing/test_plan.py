@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hedgerow.errors import BudgetError
+from hedgerow.errors import BudgetError, RecipeError
 from hedgerow.packing.plan import plan_epoch, plan_rows
 from hedgerow.packing.pool import Packer
 from hedgerow.sequence import Budget, Cost, Costs
@@ -135,6 +135,43 @@ def test_a_budget_of_zero_admits_what_takes_none_of_it():
 def test_a_budget_without_names_is_refused(plan):
     with pytest.raises(ValueError, match="name at least one budget"):
         plan([Cost(tokens=1)], Budget())
+
+
+@pytest.mark.parametrize("plan", PLANNERS)
+@pytest.mark.parametrize("costs", [[3], np.array([3, 4]), Cost(tokens=3)], ids=["ints", "array", "one cost"])
+def test_what_is_no_list_of_costs_is_told_so(plan, costs):
+    with pytest.raises(TypeError, match=r"costs=.*: give a list with one Cost for each example"):
+        plan(costs, BUDGET)
+
+
+@pytest.mark.parametrize("plan", PLANNERS)
+def test_what_is_no_budget_is_told_so(plan):
+    with pytest.raises(TypeError, match=r"budget={'tokens': 9}: give a Budget"):
+        plan([Cost(tokens=3)], {"tokens": 9})
+
+
+@pytest.mark.parametrize("plan", PLANNERS)
+def test_a_misspelt_budget_is_refused_with_the_name_that_was_meant(plan):
+    costs = [Cost(tokens=3, crops=1)]
+    said = r"budget crop: no example costs any 'crop'; they cost tokens, crops: did you mean 'crops'\?"
+    with pytest.raises(RecipeError, match=said):
+        plan(costs, Budget(tokens=9, crop=2))
+    plan(costs, Budget(tokens=9))  # a cost without a budget is fine
+
+
+def test_a_budget_that_no_example_uses_is_named_once(caplog):
+    for _ in range(2):
+        plan_rows([Cost(words=3)], Budget(words=9, frames=2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "budget frames: no example costs any 'frames'; they cost words, so it limits no row"
+    ]
+    plan_rows([Cost(words=3, frames=0)], Budget(words=9, frames=2))
+    assert len(caplog.records) == 1
+
+
+def test_a_pool_beside_a_window_is_refused():
+    with pytest.raises(RecipeError, match=r"pool=5 and window=7: .*; give one of them"):
+        plan_epoch([Cost(tokens=1)], BUDGET, seed=0, epoch=0, pool=5, window=7)
 
 
 def test_a_window_below_one_is_refused():

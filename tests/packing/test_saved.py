@@ -133,9 +133,10 @@ def test_another_file_is_named(path):
         Plan.load(path.with_suffix(".npy"), Match.of(COSTS, BUDGET, **GIVEN))
 
 
-def test_no_file_is_no_plan(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        Plan.load(tmp_path / "none.npz", Match.of(COSTS, BUDGET))
+@pytest.mark.parametrize("place", ["none.npz", "."])
+def test_no_file_is_no_plan(tmp_path, place):
+    with pytest.raises(RecipeError, match=r"no saved plan can be read there \(.*\); give the file"):
+        Plan.load(tmp_path / place, Match.of(COSTS, BUDGET))
 
 
 def test_a_save_that_fails_leaves_what_was_there(path, monkeypatch):
@@ -160,6 +161,10 @@ def test_other_rows_come_with_another_version():
     # When this fails because rows changed on purpose: raise VERSION, then put the new digests here.
     costs = [Cost(tokens=1 + i * 7919 % 2000, crops=i * 7907 % 30) for i in range(3000)]
     budget = Budget(tokens=16384, crops=128)
-    plans = [plan_rows(costs, budget), plan_epoch(costs, budget, seed=1, epoch=2, window=500)]
+    plans = [
+        plan_rows(costs, budget),
+        plan_epoch(costs, budget, seed=1, epoch=2, window=500),
+        plan_epoch(costs, budget, seed=1, epoch=2),
+    ]
     digests = [hashlib.sha256(repr(plan.rows).encode()).hexdigest()[:16] for plan in plans]
-    assert (VERSION, digests) == (1, ["1d2046eed14a28e5", "41c549a5ca7a046a"])
+    assert (VERSION, digests) == (2, ["1d2046eed14a28e5", "41c549a5ca7a046a", "3e782591cc68bc20"])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,20 @@ def test_ranks_make_equally_many_steps_and_any_state_serves_all(tmp_path):
     assert len(whole) == len(others)
     assert rest == whole[at:]
     assert examples(whole + others) == sorted(f"toy-{item}" for item in range(31))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_in_encode_names_the_item(workers):
+    def broken(item):
+        raise KeyError(item)
+
+    with pytest.raises(KeyError) as caught:
+        next(iter(loader(broken, workers=workers)))
+    first = next(Stream()(0))
+    assert "while encoding item 0 of the stream" in "".join(traceback.format_exception(caught.value))
+    assert f"KeyError: {first}" in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_list_is_no_stream():
+    with pytest.raises(RecipeError, match=r"stream=\[1, 2\]: give a function of the epoch"):
+        loader(stream=[1, 2])

@@ -129,6 +129,16 @@ def test_every_kind_of_block_is_drawn_and_says_its_text(tmp_path, kind):
     assert html.count("Hello there") >= 1
 
 
+def test_a_caption_is_no_wider_than_what_is_seen_of_its_table(tmp_path):
+    table = Table(("a", "b"), [("x" * 300, 1)], caption="why")
+    _, html = read(write_page(tmp_path / "page.html", "T", [Section("S", [table])]))
+    assert "<caption><span>why</span></caption>" in html
+    (scroll,) = re.findall(r"\.scroll \{([^}]*)\}", html)
+    (shown,) = re.findall(r"caption span \{([^}]*)\}", html)
+    assert "container-type: inline-size" in scroll  # the width that 100cqi is of
+    assert {"position: sticky", "left: 0", "max-width: 100cqi"} <= {part.strip() for part in shown.split(";")}
+
+
 def test_hostile_text_stays_text_everywhere(tmp_path):
     sections = [Section(HOSTILE, blocks(HOSTILE)), Section("other", [])]
     reader, html = read(write_page(tmp_path / "page.html", HOSTILE, sections, subtitle=HOSTILE))

@@ -3,16 +3,15 @@
 import dataclasses
 import itertools
 import json
-import math
 import re
 from html import unescape
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from hedgerow.build import build_encoder, training_examples
 from hedgerow.content import Image, Point, Points, Text, Video
+from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
 from hedgerow.packing.plan import Plan, plan_rows
 from hedgerow.recipe import load_recipe
@@ -22,16 +21,15 @@ from hedgerow.report.lengths import Spread, by_kind, by_task, look
 from hedgerow.report.page import Chart, Section, Table
 from hedgerow.report.page import Text as Line
 from hedgerow.report.plan import plan_files
-from hedgerow.report.plan_page import sections, write_plan
+from hedgerow.report.plan_page import check_page, sections, write_plan
 from hedgerow.report.trials import (
     Trial,
+    Waiting,
     against_padding,
     against_repeats,
     best_pool,
-    recommend,
     try_all,
     waiting,
-    within,
 )
 from hedgerow.sequence import Budget, Cost, Costs
 from hedgerow.testing import tiny_encoder, tiny_recipe, write_jsonl, write_mp4, write_png
@@ -120,32 +118,6 @@ def test_a_spread_is_that_of_its_amounts():
     found = Spread.of(list(range(101)))
     assert (found.median, found.p95, found.most) == (50.0, 95.0, 100)
     assert found.deciles == tuple(range(0, 101, 10))
-
-
-amounts = st.lists(st.tuples(st.integers(1, 9000), st.integers(0, 60)), min_size=1, max_size=40)
-
-
-@given(amounts)
-@settings(max_examples=60, deadline=None)
-def test_a_recommended_budget_holds_what_it_promises(drawn):
-    costs = Costs(("tokens", "crops"), drawn)
-    budget = recommend(costs)
-    tokens, crops = np.array(drawn).T
-    assert budget["tokens"] % 512 == 0
-    assert len(within(costs, budget)) == len(drawn)  # fewer than 1,000: none is an outlier
-    assert budget["tokens"] >= 4 * np.median(tokens)
-    smaller = budget["tokens"] - 512
-    assert smaller < max(tokens.max(), 4 * np.median(tokens))
-    even = budget["tokens"] * crops.sum() / tokens.sum()
-    assert budget["crops"] == max(crops.max(), math.ceil(even))
-
-
-def test_one_in_thousands_that_is_far_longer_is_not_planned_for():
-    costs = Costs(("tokens", "crops"), [(1000, 4)] * 2999 + [(9000, 4)])
-    assert recommend(costs) == Budget(tokens=4096, crops=17)
-    assert within(costs, recommend(costs)).tolist() == list(range(2999))
-    near = Costs(("tokens", "crops"), [(1000, 4)] * 2999 + [(2000, 4)])
-    assert len(within(near, recommend(near))) == 3000
 
 
 def planned(rows):
@@ -238,16 +210,16 @@ def test_a_recipes_budget_stands_beside_the_recommended_and_names_what_it_leaves
     assert (own.named[0].where, own.plan.examples) == (f"{data / 'a.jsonl'}:5", 4)
     assert re.fullmatch(r"tokens \d+ > 400", own.named[0].reason)
     assert (best.name, best.left_out, best.plan.examples) == ("recommended", 0, 5)
-    assert (plan.examples, plan.looked, plan.basis) == (5, 5, "recipe")
+    assert (plan.examples, plan.looked, plan.kept) == (5, 5, False)
     assert plan.waiting is None or plan.waiting.rows == 2
-    assert plan.mixture.sets[0].size == 5
+    assert (own.mixture.sets[0].size, best.mixture.sets[0].size) == (4, 5)
 
 
 def test_a_budget_that_holds_nothing_is_shown_and_the_recommended_is_tried(recipe):
     room = recipe.packing.budget.model_copy(update={"tokens": 1})
     small = recipe.model_copy(update={"packing": recipe.packing.model_copy(update={"budget": room})})
     plan = plan_files([], small)
-    assert (plan.fits[0].left_out, plan.fits[0].rows, plan.basis) == (5, 0, "recommended")
+    assert (plan.fits[0].left_out, plan.fits[0].rows, plan.kept) == (5, 0, False)
     assert "recipe       " in "\n".join(terminal.lines(sections(plan)))
 
 
@@ -280,7 +252,7 @@ def test_a_plan_is_plain_data(recipe):
     own = found["fits"][0]
     assert own["budget"] == {"tokens": 400, "crops": 20}
     assert own["plan"]["rows"] == own["plan"]["bound"] + own["plan"]["gap"]
-    assert found["mixture"]["sets"][0]["examples"] == 1.0
+    assert own["mixture"]["sets"][0]["examples"] == 1.0
 
 
 def test_a_page_says_the_same_as_the_lines(recipe, tmp_path):
@@ -328,3 +300,155 @@ def test_measuring_is_told_on_a_terminal_only(monkeypatch, capsys):
     tell(1000, 2000)
     tell(2000, 2000)
     assert capsys.readouterr().err == "\rmeasured 1,000 of 2,000 trees\rmeasured 2,000 of 2,000 trees\n"
+
+
+def talk(name, branches, words):
+    said = [Branch((user("Why?"), bot("because " * words)), task="text") for _ in range(branches)]
+    return MessageTree(name, (user("Hi"),), tuple(said))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Two data sets of text: 30 trees of which 3 are too large for 400 tokens, and 20 of which 5 are."""
+    folder = tmp_path_factory.mktemp("large")
+    one = [talk(f"a{n}", 12 if n % 10 == 0 else 1 + n % 3, 20) for n in range(30)]
+    write_trees(folder / "one.jsonl", one)
+    write_trees(folder / "two.jsonl", [talk(f"b{n}", 9 if n % 4 == 0 else 2, 25) for n in range(20)])
+    return folder
+
+
+def mixed(large, tmp_path, **changes):
+    path = tiny_recipe(tmp_path, large / "one.jsonl")
+    sets = f"[{{path: {large / 'one.jsonl'}}}, {{path: {large / 'two.jsonl'}}}]"
+    changed = {name.replace("__", "."): value for name, value in changes.items()}
+    return load_recipe(path, {"data.train": sets, "packing.budget": "{tokens: 400, crops: 0}", **changed})
+
+
+GROUPS = {
+    "data__groups": "{a: 3, b: 1}", "data__train.0.group": "a", "data__train.1.group": "b",
+    "data__epoch": "80", "data__workers": "1",
+}  # fmt: skip
+VARIED = {"data__transforms": "{shuffle_branches: true}"}
+
+
+@pytest.mark.parametrize("rule", ["shorten", "drop"])
+@pytest.mark.parametrize("more", [{}, {"data__train.1.repeat": "2"}, GROUPS, VARIED, GROUPS | VARIED])
+def test_a_plan_packs_and_mixes_what_is_trained_on(large, tmp_path, rule, more):
+    recipe = mixed(large, tmp_path, packing__oversize=rule, **more)
+    trained = training_examples(recipe, build_encoder(recipe))
+    plan = plan_files([], recipe)
+    own = plan.fits[0]
+    costs = trained.costs(0)
+    assert (own.plan.examples, own.plan.cost["tokens"]) == (len(costs), costs.total()["tokens"])
+    assert own.rows == len(own.plan.rows)
+    shares = np.array([[one.tokens, one.weight, one.samples, one.examples] for one in own.mixture.sets])
+    files = trained.lines.files[trained.epoch(0).drawn.examples]
+    known = trained.epoch(0).surveys
+    tasks = known.tasks.amounts(*known.tasks.names).sum(axis=1)
+    amounts = (known.costs.amounts("tokens")[:, 0], known.weight, tasks, np.ones(len(files)))
+    drawn = np.array([np.bincount(files, amount, 2) / amount.sum() for amount in amounts]).T
+    assert shares == pytest.approx(drawn, abs=0.02 if GROUPS.items() <= more.items() else 1e-9)
+    cut = trained.surveys.cut if "data__transforms" not in more else known.cut
+    assert (own.mixture.shortened, own.mixture.branches) == (np.count_nonzero(cut), cut.sum())
+    said = "\n".join(terminal.lines(sections(plan)))
+    told = f"{own.mixture.shortened} trees shortened, {cut.sum()} branches left out."
+    assert (told in said) == bool(cut.sum())
+
+
+def test_a_plan_counts_the_trees_and_branches_that_are_cut(large, tmp_path):
+    own = plan_files([], mixed(large, tmp_path, packing__oversize="shorten")).fits[0]
+    encoder = build_encoder(mixed(large, tmp_path))
+    cost = encoder.node_costs(talk("x", 1, 20)), encoder.node_costs(talk("x", 1, 25))
+    room = [(400 - root["tokens"]) // branch["tokens"] for root, branch in cost]
+    assert (own.over, own.left_out, own.mixture.shortened) == (8, 0, 8)
+    assert own.mixture.branches == 3 * (12 - room[0]) + 5 * (9 - room[1])
+
+
+def test_a_fuller_budget_of_the_recipe_is_kept(large, tmp_path):
+    wide = mixed(large, tmp_path, packing__budget="{tokens: 4096, crops: 3}", packing__window="40")
+    tight = mixed(large, tmp_path, packing__budget="{tokens: 1917, crops: 3}", packing__window="40")
+    plan = plan_files([], wide)
+    assert not plan.kept
+    for recipe in (wide, tight):
+        plan = plan_files([], recipe)
+        own, best = plan.fits
+        assert not own.beats(best)
+        told = "\n".join(terminal.lines(sections(plan)))
+        (line,) = re.findall("^As YAML: (.*)$", told, re.MULTILINE)
+        again = load_recipe(tmp_path / "recipe.yaml", {"packing": line.removeprefix("packing: ")}).packing
+        assert again.budget.model_dump() == best.budget
+        assert ((again.pool, again.window) == (plan.pool, None)) != plan.kept
+    assert plan.kept
+    assert (own.budget, again.window) == (best.budget, 40)
+    assert "keep the recipe's own, nothing tried is better: a budget of 1,917 tokens" in told
+    assert "recipe, recommended   1,917" in told
+
+
+def test_an_outlier_is_named_with_what_to_do(large, tmp_path):
+    far = tmp_path / "far.jsonl"
+    write_trees(far, [*(talk(f"t{n}", 1, 20) for n in range(30)), talk("far", 60, 20)])
+    for rule, told in (
+        ("raise", "set packing.oversize to shorten, which leaves out branches that do not fit, or to drop;"),
+        ("drop", "left out, by packing.oversize: drop;"),
+        ("shorten", "by packing.oversize: shorten, 1 tree shortened, "),
+    ):
+        recipe = mixed(large, tmp_path, packing__oversize=rule, packing__budget="{tokens: 512, crops: 0}")
+        plan = plan_files([far], recipe)
+        best = plan.fits[-1]
+        said = terminal.lines(sections(plan))[2]
+        assert best.budget["tokens"] == 512 < plan.whole["tokens"]
+        assert said.startswith(f"Larger than such a row: {far}:31 ({best.named[0].reason}); {told}")
+        assert said.endswith(f"a row that holds all takes {plan.whole['tokens']:,} tokens and 0 crops.")
+        safe = "drop" if rule == "drop" else "shorten"
+        assert f"oversize: {safe}}}" in terminal.lines(sections(plan))[3]
+
+
+def test_a_set_of_nothing_but_outliers_is_held(large, tmp_path):
+    write_trees(tmp_path / "far.jsonl", [talk("far", 60, 20)])
+    rates = {"data__groups": "{a: 30, b: 1}", "data__epoch": "31"}  # it is drawn once
+    changes = {"data__train.1.path": str(tmp_path / "far.jsonl"), "packing__oversize": "drop"}
+    plan = plan_files([], mixed(large, tmp_path, **GROUPS | rates | changes))
+    assert plan.kinds[0].tokens.deciles[-2] < plan.kinds[0].tokens.most / 2
+    assert plan.fits[0].mixture is None
+    assert plan.fits[-1].budget == plan.whole
+    said = "\n".join(terminal.lines(sections(plan)))
+    assert "no example that a run needs fits into a row; 4 examples larger than a row, here 0" in said
+    assert "shares as trained under the recommended budget" in said
+
+
+def test_few_steps_or_no_gain_of_balance_are_explained(recipe):
+    plan = plan_files([], recipe)
+    for waited, told in (
+        (Waiting(2, 7, 1.02, 1.05), "7 steps of 2 rows: too few to tell. Steps are arranged 8 at a time"),
+        (Waiting(2, 8, 1.02, 1.02), "Nothing is gained here: each step keeps its share of every task"),
+        (Waiting(2, 8, 1.05, 1.02), None),
+    ):
+        said = "\n".join(terminal.lines(sections(dataclasses.replace(plan, waiting=waited))))
+        below = said.split("(balance: true)")[1].split("\n")[1]
+        assert below.startswith(told) if told else not below
+
+
+def test_one_of_a_kind_is_said_in_the_singular(data, tmp_path):
+    write_trees(tmp_path / "a.jsonl", [talk("a", 1, 3)])
+    recipe = mixed(tmp_path, tmp_path, data__train=f"[{{path: {tmp_path / 'a.jsonl'}}}]")
+    said = "\n".join(terminal.lines(sections(plan_files([], recipe))))
+    assert "For 1 example: " in said
+    assert "an epoch is about 1 row of 1.0 examples" in said
+    assert not re.search(r"\b1 (rows|trees|examples|draws|steps|tokens)\b", said)
+
+
+@pytest.mark.parametrize("name", ["plan.pdf", "plan", "plan.html.gz"])
+def test_a_page_has_the_name_of_a_page(name, tmp_path):
+    assert check_page(tmp_path / "Plan.HTML").name == "Plan.HTML"
+    with pytest.raises(RecipeError, match=rf"{name}: a plan is written as HTML; give a name that ends in"):
+        check_page(tmp_path / name)
+
+
+def test_a_recipe_in_place_of_data_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"r\.YAML: a recipe is not data; write --recipe .*r\.YAML, or"):
+        plan_files([tmp_path / "r.YAML"], None)
+
+
+def test_what_was_left_out_is_said_to_stop_training(data):
+    said = "\n".join(terminal.lines(sections(plan_files([data / "bad.jsonl"], None))))
+    assert "DROPPED\n(Left out, as by data.on_bad: skip; with raise, the default, training stops" in said

@@ -5,7 +5,9 @@
 """
 
 import copy
-from collections.abc import Callable
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -102,7 +104,9 @@ def adopt(model: Any) -> int:
 
     All configs of the model become private copies first: attention is chosen by config, so a second model
     built from a shared one would switch this model back to a causal mask. Then two tokens that see only
-    themselves run through the language model, to prove that each layer honours a visibility.
+    themselves run through the language model, to prove that each layer honours a visibility. From then on a
+    forward with a visibility refuses an attention mask, and asks for `position_ids`. A model that is refused
+    stays as it was.
 
     Args:
         model: a model of `transformers`, with or without head and vision tower, in the mode (training or not)
@@ -112,26 +116,89 @@ def adopt(model: Any) -> int:
         how many layers attend, for `Visibility(backend, layers=...)`.
 
     Raises:
-        VisibilityError: layers mix tokens by other means than the registered attention (linear attention,
-            convolutions, attention code of their own), or need arithmetic that no backend has.
+        VisibilityError: it is no such model, layers mix tokens by other means than the registered attention
+            (linear attention, convolutions, attention code of their own), or need arithmetic that no backend
+            has.
     """
     register()
-    _own_configs(model)
-    language = model.get_decoder()
-    _refuse_kinds(language)
-    language.set_attn_implementation(NAME)
-    windows = _probe(language)
-    _refuse_lost_windows(language, windows)
+    language = _language(model)
+    configs = _configs(model)
+    try:
+        copies: dict[int, Any] = {}  # shared, so that one config of several modules stays one
+        for module, config in configs.items():
+            module.config = copy.deepcopy(config, copies)
+        _refuse_kinds(language)
+        language.set_attn_implementation(NAME)
+        windows = _probe(language)
+        _refuse_lost_windows(language, windows)
+    except BaseException:
+        for module, config in configs.items():
+            module.config = config
+        raise
+    _guard(model, language)
     return len(windows)
 
 
-def _own_configs(model: nn.Module) -> None:
+def _language(model: Any) -> Any:
+    from transformers import PreTrainedModel
+
+    find = getattr(model, "get_decoder", None) if isinstance(model, nn.Module) else None
+    language = None if find is None else find()
+    if not isinstance(language, PreTrainedModel) or "inputs_embeds" not in _parameters(language):
+        raise VisibilityError(
+            f"got {type(model).__name__}, which has no language model of transformers; give a model such as "
+            "AutoModelForCausalLM.from_pretrained(...) returns"
+        )
+    return language
+
+
+def _parameters(module: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(module.forward).parameters)
+
+
+def _configs(model: nn.Module) -> dict[Any, Any]:
+    """Return the config of each module that has one."""
     from transformers import PreTrainedConfig
 
-    copies: dict[int, Any] = {}  # shared, so that one config of several modules stays one
+    found = {module: getattr(module, "config", None) for module in model.modules()}
+    return {module: config for module, config in found.items() if isinstance(config, PreTrainedConfig)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    """Refuses what is given beside a visibility, where a forward begins: inside, a mask may be dropped.
+
+    `names` are the parameters of the forward. `numbers` says that tokens without `position_ids` may still
+    get right ones, as the model around a language model may number them itself.
+    """
+
+    names: tuple[str, ...]
+    numbers: bool
+
+    def __call__(self, module: nn.Module, places: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = dict(zip(self.names, places, strict=False)) | named
+        if given.get("visibility") is None:
+            return
+        mask = given.get("attention_mask")
+        masks = mask.values() if isinstance(mask, Mapping) else [mask]  # one for each kind of layer
+        if any(mask is not None for mask in masks):
+            raise VisibilityError(f"{type(module).__name__} {_NO_MASK}")
+        if given.get("position_ids") is None and not self.numbers:
+            raise VisibilityError(
+                f"{type(module).__name__} got a visibility and no position_ids, and would number the row in "
+                "one go, where each branch goes on from its parent; give position_ids=row.position[None]"
+            )
+
+
+def _guard(model: nn.Module, language: nn.Module) -> None:
+    """Let each model that holds the language model, and itself, look at what its forward is given."""
+    from transformers import PreTrainedModel
+
     for module in model.modules():
-        if isinstance(getattr(module, "config", None), PreTrainedConfig):
-            module.config = copy.deepcopy(module.config, copies)
+        around = isinstance(module, PreTrainedModel) and any(part is language for part in module.modules())
+        if around and not any(isinstance(hook, _Entry) for hook in module._forward_pre_hooks.values()):
+            entry = _Entry(_parameters(module), numbers=module is not language)
+            module.register_forward_pre_hook(entry, with_kwargs=True)
 
 
 def _refuse_kinds(language: Any) -> None:
@@ -226,7 +293,7 @@ def attend(
             "call the model with visibility=Visibility(choose('dense')(row), layers=...)"
         )
     if attention_mask is not None:
-        raise VisibilityError("got an attention_mask beside the visibility; leave the mask out")
+        raise VisibilityError(f"{type(module).__name__} {_NO_MASK}")
     if getattr(module, "is_causal", True) is False:
         raise VisibilityError(
             f"{type(module).__name__} attends in both directions, a row is causal outside its groups; switch "
@@ -234,14 +301,24 @@ def attend(
         )
     if dropout > 0.0:
         raise VisibilityError(f"attention dropout {dropout} is not supported; set attention_dropout to 0")
-    asked = [name for name in _REFUSED if others.get(name) is not None]
+    asked = [f"{name} ({what})" for name, what in _REFUSED.items() if others.get(name) is not None]
     if asked:
-        raise VisibilityError(f"{type(module).__name__} needs {', '.join(asked)}; no backend has it")
+        raise VisibilityError(
+            f"{type(module).__name__} needs {', '.join(asked)}, which no backend computes; choose a model "
+            "without it"
+        )
     visibility.calls += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = visibility.backend(query, key, value, scale=scale, window=sliding_window)
     return out.transpose(1, 2).contiguous(), None
 
 
-# Soft-capped scores, attention sinks, additive biases and paged caches: other arithmetic than the backends'.
-_REFUSED = ("softcap", "s_aux", "position_bias", "cache")
+_NO_MASK = "got an attention_mask beside the visibility, which alone says who sees whom; leave the mask out"
+
+# Arithmetic that is not the backends'.
+_REFUSED = {
+    "softcap": "scores bent to stay below a cap",
+    "s_aux": "attention sinks: a learnt score for each head that takes part in every softmax",
+    "position_bias": "a learnt bias on the scores",
+    "cache": "a paged cache of keys and values",
+}

@@ -8,7 +8,7 @@ import numpy as np
 
 from hedgerow.data.facts import MediaFacts
 from hedgerow.data.lines import Dropped, Line, Lines, located
-from hedgerow.data.measure import Maker, Measured, Progress, Surveys, measure
+from hedgerow.data.measure import Maker, Progress, Surveys, measure
 from hedgerow.data.mixture import DataSet, Drawn, Mixture, Rates, mixture
 from hedgerow.data.oversize import shortened
 from hedgerow.data.references import References
@@ -141,8 +141,13 @@ class Examples:
         return str(self._line(epoch, number))
 
     def report(self) -> MixtureReport:
-        """Return what part each data set and group has in training, before any transform."""
-        return report(self.sets, self.mixture, self.lines.files, self.surveys)
+        """Return what part each data set and group has in training; with transforms, in the first epoch."""
+        files = self.lines.files
+        if not self._maker.transforms:
+            return report(self.sets, self.mixture, files, self.surveys)
+        epoch = self.epoch(0)  # what is left out or shortened is known once it is transformed
+        draws = np.bincount(files[self.mixture.draw(0).examples], minlength=len(self.sets))
+        return report(self.sets, self.mixture, files[epoch.drawn.examples], epoch.surveys, draws=draws)
 
     @classmethod
     def read(
@@ -177,7 +182,8 @@ class Examples:
         turns = np.zeros(len(lines), np.int64)
         found = measure(plain, lines, turns, workers=workers, progress=progress)
         if not len(found.kept):
-            raise DataError(f"{', '.join(str(one.path) for one in sets)}: no usable example; {_why(found)}")
+            files = ", ".join(str(one.path) for one in sets)
+            raise DataError(f"{files}: no usable example; {_why(found.dropped)}")
         lines = lines.take(found.kept)
         sizes = np.bincount(lines.files, minlength=len(sets)).tolist()
         return cls(
@@ -206,13 +212,13 @@ class Examples:
         lines = self.lines.take(drawn.examples)
         found = measure(self._maker, lines, drawn.turns, workers=self._workers)
         if not len(found.kept):
-            raise DataError(f"epoch {number}: no usable example; {_why(found)}")
+            raise DataError(f"epoch {number}: no usable example; {_why(found.dropped)}")
         if found.dropped:
-            _LOG.warning("epoch %d leaves out %s", number, _why(found))
+            left = (len(found.dropped), len(lines), found.dropped[0])
+            _LOG.warning("epoch %d leaves out %d of %d examples, the first is %s", number, *left)
         kept = Drawn(drawn.examples[found.kept], drawn.turns[found.kept])
         return Epoch(kept, found.surveys, found.dropped)
 
 
-def _why(found: Measured) -> str:
-    dropped = found.dropped
-    return f"the first of {len(dropped)} bad ones: {dropped[0]}" if dropped else "it is empty"
+def _why(dropped: Listing[Dropped]) -> str:
+    return f"it leaves out all {len(dropped)}, the first is {dropped[0]}" if dropped else "it is empty"

@@ -13,6 +13,8 @@ from hedgerow.errors import DataError
 from hedgerow.sequence import Array
 from hedgerow.tree import MessageTree, parse_line
 
+_TOLD = 5
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
@@ -105,6 +107,19 @@ class Dropped:
     def of(cls, line: Line, error: DataError) -> "Dropped":
         """Note an error that `located` has passed."""
         return cls(str(line), str(error).removeprefix(f"{line}: "))
+
+
+def told(dropped: Listing[object], *, whole: str) -> list[str]:
+    """Return a line for each of the first examples that were left out, and one for the others.
+
+    Args:
+        dropped: where each stands and why.
+        whole: what names all of them.
+    """
+    lines = [f"dropped {item}" for item in dropped[:_TOLD]]
+    if len(dropped) > _TOLD:
+        lines.append(f"and {len(dropped) - _TOLD} more; all are in {whole}")
+    return lines
 
 
 @contextmanager

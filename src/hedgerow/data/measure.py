@@ -65,7 +65,7 @@ class Maker:
             if self.budget is None or self.budget.fits(survey.cost):
                 return survey, 0
             if self.oversize != "shorten":
-                check_fits(tree, survey.cost, self.budget)
+                check_fits(tree, survey.cost, self.budget, oversize=self.oversize)
             short = shortened(tree, self.encoder, self.budget)
             return self.encoder.survey(short), len(tree.branches) - len(short.branches)
 
@@ -157,6 +157,41 @@ def measure(
         if progress is not None:
             progress(min(start + _CHUNK, len(lines)), len(lines))
     return Measured(np.concatenate(kept), Surveys.join(parts), tuple(dropped))
+
+
+def bounded(maker: Maker, lines: Lines, turns: Array, known: Surveys, *, workers: int = 1) -> Measured:
+    """Bring lines that were measured without a budget under the budget of a maker, as it would measure them.
+
+    Only trees that are to be shortened are read again.
+
+    Args:
+        maker: with a budget, and what becomes of trees over it: `drop` or `shorten`.
+        lines: where the trees stand.
+        turns: int64 [n], in which pass over the data each is used.
+        known: of each, without a budget.
+        workers: processes.
+
+    Returns:
+        As `measure` does: the trees that are left, in order, and why the others are not.
+
+    Raises:
+        ValueError: the maker has no budget, or stops at a tree over it.
+    """
+    budget = maker.budget
+    if budget is None or maker.oversize == "raise":
+        raise ValueError(
+            f"a maker with budget {budget} and '{maker.oversize}': give one, and drop or shorten"
+        )
+    fits = (known.costs.amounts(*budget) <= list(budget.values())).all(axis=1)
+    within, over = np.flatnonzero(fits), np.flatnonzero(~fits)
+    if maker.oversize == "drop":
+        reasons = [(str(lines[place]), budget.excess(known.costs[place])) for place in over.tolist()]
+        return Measured(within, known.take(within), tuple(Dropped(*reason) for reason in reasons))
+    short = measure(maker, lines.take(over), turns[over], workers=workers)
+    kept = np.concatenate([within, over[short.kept]])
+    order = np.argsort(kept)
+    surveys = Surveys.join([known.take(within), short.surveys]).take(order)
+    return Measured(kept[order], surveys, short.dropped)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

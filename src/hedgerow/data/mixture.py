@@ -74,7 +74,8 @@ class Rates:
                 raise ValueError(f"{one.path}: repeat is for epochs without rates; give a factor instead")
             if self.groups and one.group not in self.groups:
                 known = ", ".join(self.groups)
-                raise ValueError(f"{one.path}: its group is '{one.group}'; give one of data.groups: {known}")
+                given = "it has no group" if one.group is None else f"its group is '{one.group}'"
+                raise ValueError(f"{one.path}: {given}; give one of data.groups: {known}")
             if not self.groups and one.group is not None:
                 raise ValueError(f"{one.path}: group '{one.group}' has no rate; give it one in data.groups")
         idle = [name for name in self.groups if name not in {one.group for one in sets}]
@@ -96,6 +97,11 @@ class Drawn:
 
 class Mixture(Protocol):
     """Which examples each epoch draws; they are numbered set after set."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many examples each data set has."""
+        ...
 
     @property
     def rates(self) -> Array:

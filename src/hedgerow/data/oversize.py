@@ -11,17 +11,24 @@ from hedgerow.tree import MessageTree, Node
 Oversize = Literal["raise", "drop", "shorten"]
 
 
-def check_fits(tree: MessageTree, cost: Cost, budget: Budget) -> None:
+def check_fits(tree: MessageTree, cost: Cost, budget: Budget, *, oversize: Oversize = "raise") -> None:
     """Refuse a tree that holds more than a row may.
+
+    Args:
+        tree: at any size.
+        cost: of it.
+        budget: what a row may hold.
+        oversize: what becomes of it; the advice leaves out what is already done.
 
     Raises:
         BudgetError: it does; the message names the tree, its cost and the budget.
     """
     if not budget.fits(cost):
         counted = Cost(**{name: cost.get(name, 0) for name in budget})
+        others = "shorten" if oversize == "drop" else "drop or shorten"
         raise BudgetError(
             f"{tree.id}: {budget.excess(cost)} of a row (it takes {counted}, of {budget}); "
-            "raise packing.budget, or set packing.oversize to drop or shorten"
+            f"raise packing.budget, or set packing.oversize to {others}"
         )
 
 
@@ -41,11 +48,10 @@ def shortened(tree: MessageTree, encoder: Encoder, budget: Budget) -> MessageTre
         DataError: as encoding would.
     """
     costs = encoder.node_costs(tree)
-    held = costs[0]
+    held = root = costs[0]
     if not budget.fits(held):
         raise BudgetError(
-            f"{tree.id}: its root alone holds {budget.excess(held)} of a row and is not cut; raise "
-            "packing.budget, or show fewer or smaller media"
+            f"{tree.id}: its root alone holds {budget.excess(root)} of a row and is not cut; {_remedy(root)}"
         )
     kept = []
     for branch, cost in zip(tree.branches, _branch_costs(tree.nodes(), costs), strict=True):
@@ -55,10 +61,14 @@ def shortened(tree: MessageTree, encoder: Encoder, budget: Budget) -> MessageTre
     found = dataclasses.replace(tree, branches=tuple(kept))
     if not any(message.role == "assistant" for node in found.nodes() for message in node.messages):
         raise BudgetError(
-            f"{tree.id}: no branch with an answer fits beside its root into {budget}; raise packing.budget, "
-            "or show fewer or smaller media"
+            f"{tree.id}: no branch with an answer fits beside its root into {budget}; {_remedy(root)}"
         )
     return found
+
+
+def _remedy(root: Cost) -> str:
+    smaller = "show fewer or smaller media" if root.get("crops", 0) else "write less text in the tree"
+    return f"raise packing.budget, or {smaller}"
 
 
 def _branch_costs(nodes: tuple[Node, ...], costs: tuple[Cost, ...]) -> list[Cost]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hedgerow.build import build_encoder, evaluation_examples, trained_model, training_examples
 from hedgerow.data.index import Examples
-from hedgerow.data.lines import Dropped
+from hedgerow.data.lines import Dropped, told
 from hedgerow.evaluate.runner import Constant, Figure, Reply, ask, questions, summary
 from hedgerow.recipe import Recipe
 from hedgerow.tree import MessageTree
@@ -40,8 +40,7 @@ class Evaluation:
             interval = f"[{figure.low:.3f}, {figure.high:.3f}]"
             constant = self.constant[name].value
             lines.append(f"{name:24}{figure.value:>8.3f}  {interval:18}{figure.n:>6}{constant:>10.3f}")
-        lines.extend(f"dropped {item}" for item in self.dropped)
-        return "\n".join(lines)
+        return "\n".join([*lines, *told(self.dropped, whole="what --json prints")])
 
 
 def evaluate_recipe(recipe: Recipe) -> Evaluation:

@@ -40,8 +40,16 @@ def arrange(flops: Array, samples: Array, step: int, *, seed: int, epoch: int, w
 
     Returns:
         Indices of rows in their new order, int64 [R].
+
+    Raises:
+        ValueError: shapes do not match, or a step has no row.
     """
     flops, samples = np.asarray(flops, np.float64), np.asarray(samples, np.int64)
+    if flops.ndim != 1 or samples.ndim != 2 or len(samples) != len(flops) or step < 1 or window < 1:
+        raise ValueError(
+            f"flops {flops.shape}, samples {samples.shape}, step={step}, window={window}: give [R], "
+            "[R, tasks], and at least 1 of both"
+        )
     share = samples.sum(axis=0) / max(int(samples.sum()), 1)
     starts = range(0, len(flops), step * window)
     parts = [np.zeros(0, np.int64)]
@@ -59,7 +67,13 @@ def arrange(flops: Array, samples: Array, step: int, *, seed: int, epoch: int, w
 
 
 def per_row(rows: Listing[Listing[int]], amounts: Array) -> Array:
-    """Add up what the examples of each row have: [n, ...] of examples to [R, ...] of rows."""
+    """Add up what the examples of each row have: [n, ...] of examples to [R, ...] of rows.
+
+    Raises:
+        TypeError: a row is no list of indices.
+    """
+    if len(rows) and np.ndim(rows[0]) != 1:
+        raise TypeError(f"rows={rows!r:.80}: give a list of indices for each row, such as the rows of a plan")
     amounts = np.asarray(amounts)
     flat = np.fromiter((index for row in rows for index in row), np.int64)
     owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from hedgerow.errors import DataError
+from hedgerow.errors import DataError, HedgerowError
 from hedgerow.sequence import Budget, Row, Sequence
 
 _DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(.*)", re.DOTALL)
@@ -82,6 +82,30 @@ def feed(dataset: Dataset[Any], jobs: Iterable[Any] | None, *, workers: int, pre
         # An error's traceback would keep the iterator, and so its workers, alive; no public call ends them.
         if hasattr(made, "_shutdown_workers"):
             made._shutdown_workers()
+
+
+def encoded(encode: Callable[[], object], where: Callable[[], str]) -> Sequence:
+    """Encode an example; a bug in the user's own code is raised as it is, with a note that names the example.
+
+    The note is part of the traceback, which is all that the DataLoader passes on from a worker.
+
+    Args:
+        encode: makes the sequence.
+        where: says which example it is.
+
+    Raises:
+        TypeError: what was made is no `Sequence`.
+    """
+    try:
+        found = encode()
+        if not isinstance(found, Sequence):
+            raise TypeError(f"encode returned {found!r:.80}: let it return a hedgerow Sequence")
+    except HedgerowError:
+        raise
+    except Exception as error:
+        error.add_note(f"while encoding {where()}")
+        raise
+    return found
 
 
 def joined(sequences: Listing[Sequence], budget: Budget, *, pad: bool) -> Row:

@@ -19,8 +19,8 @@ from hedgerow import visibility
 from hedgerow.errors import BudgetError, DataError, HedgerowError, RecipeError
 from hedgerow.flops import FlopModel
 from hedgerow.packing.balance import arrange, per_row
-from hedgerow.packing.feed import InHand, feed, joined, received
-from hedgerow.packing.plan import Plan, plan_epoch
+from hedgerow.packing.feed import InHand, encoded, feed, joined, received
+from hedgerow.packing.plan import POOL, Plan, check_way, plan_epoch, table_of
 from hedgerow.packing.saved import Match
 from hedgerow.sequence import Budget, Cost, Costs, Row, Sequence
 
@@ -69,8 +69,8 @@ class Fixed:
         costs: Costs | Listing[Cost],
         tasks: Costs | Listing[Cost] | None = None,
     ) -> None:
-        self._encode, self._costs = encode, Costs.of(costs)
-        self._tasks = Costs((), np.zeros((len(self._costs), 0))) if tasks is None else Costs.of(tasks)
+        self._encode, self._costs = encode, table_of(costs)
+        self._tasks = Costs((), np.zeros((len(self._costs), 0))) if tasks is None else table_of(tasks)
 
     def costs(self, epoch: int) -> Costs:  # noqa: ARG002 - the same in every epoch
         """Return what each example takes."""
@@ -87,6 +87,21 @@ class Fixed:
     def where(self, epoch: int, number: int) -> str:  # noqa: ARG002
         """Name an example by its index."""
         return f"example {number}"
+
+
+def check_shared(on_bad: OnBad, rank: int, world: int, workers: int) -> None:
+    """Check the options that loaders share.
+
+    Raises:
+        RecipeError: `on_bad` is not one of its words, or there are fewer than no workers.
+        ValueError: there is no such rank.
+    """
+    if on_bad not in ("raise", "skip"):
+        raise RecipeError(f"on_bad={on_bad!r}: choose 'raise' or 'skip'")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank={rank} of world={world}: ranks are numbered from 0")
+    if workers < 0:
+        raise RecipeError(f"workers={workers}: give 0 to encode in this process, or more")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +138,8 @@ class RowLoader:
         budget: the most a row may hold.
         seed: of the order of examples; not negative.
         pool: examples that wait at most, as in `Packer`.
-        window: plan this many examples at once, as in `plan_epoch`; None packs from the pool.
+        window: plan this many examples at once, as in `plan_epoch`, instead of a pool; None packs from the
+            pool.
         step: rows of a global step, a multiple of `world`; read with `balance` only.
         balance: arrange rows so that those of a step take nearly equal FLOPs of this model; None does not.
         plans: folder of this run in which the plan of the latest epoch is kept, and found again by a resumed
@@ -152,7 +168,7 @@ class RowLoader:
         budget: Budget,
         *,
         seed: int,
-        pool: int = 48,
+        pool: int = POOL,
         window: int | None = None,
         step: int = 1,
         balance: FlopModel | None = None,
@@ -165,10 +181,12 @@ class RowLoader:
         on_bad: OnBad = "raise",
         prefetch: int = 2,
     ) -> None:
-        if on_bad not in ("raise", "skip"):
-            raise RecipeError(f"on_bad={on_bad!r}: choose 'raise' or 'skip'")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank={rank} of world={world}: ranks are numbered from 0")
+        check_shared(on_bad, rank, world, workers)
+        check_way(pool, window)
+        if balance is not None and not isinstance(balance, FlopModel):
+            raise RecipeError(
+                f"balance={balance!r}: give the FlopModel to balance by, such as hedgerow.flops.MOLMO2_8B"
+            )
         if balance is not None and step % world:
             raise RecipeError(f"step={step} rows on world={world}: give a multiple, one row a rank or more")
         self._source, self._budget, self._seed, self._pool, self._window = source, budget, seed, pool, window
@@ -350,20 +368,23 @@ class _Rows(Dataset[Loaded | HedgerowError]):
         for index, planned in job.examples:
             self.hand.note(job.number, index)
             try:
-                found.append((index, planned, self.source.encode(job.epoch, index)))
+                found.append((index, planned, self._encoded(job.epoch, index)))
             except DataError as error:
                 if self.on_bad == "raise":
                     raise
                 dropped.append(Dropped(index, str(error)))
         over = self._overflowing(found)
         if over and self.on_bad == "raise":
-            raise BudgetError(next(iter(over.values())))
+            raise BudgetError(f"{next(iter(over.values()))}, or leave it out with on_bad='skip'")
         dropped += [Dropped(index, message) for index, message in over.items()]
         kept = [sequence for index, _, sequence in found if index not in over]
         row = joined(kept, self.budget, pad=self.pad) if kept else None
         if row is not None and self.blocks:
             row = dataclasses.replace(row, blocks=visibility.summary(row))
         return Loaded(row, job.number, job.epoch, tuple(dropped))
+
+    def _encoded(self, epoch: int, number: int) -> Sequence:
+        return encoded(lambda: self.source.encode(epoch, number), lambda: self.source.where(epoch, number))
 
     def _overflowing(self, found: list[tuple[int, Cost, Sequence]]) -> dict[int, str]:
         """Say which examples to leave out: of those larger than planned, each that finds no room."""
@@ -382,6 +403,6 @@ class _Rows(Dataset[Loaded | HedgerowError]):
                 excess = self.budget.excess(held + sequence.cost)
                 over[index] = (
                     f"example {sequence.example} was planned as {planned} but holds {sequence.cost}, and its "
-                    f"row has no room ({excess}): measure it again, or leave it out with on_bad='skip'"
+                    f"row has no room ({excess}): measure it again"
                 )
         return over

@@ -1,18 +1,25 @@
 """Plans: which examples share which row, for a whole set or for one epoch of it."""
 
 import dataclasses
+import functools
+import logging
+from collections.abc import Iterable
 from collections.abc import Sequence as Listing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hedgerow.errors import RecipeError
 from hedgerow.packing.fill import fill_rows
 from hedgerow.packing.pool import Packer, check_fits
 from hedgerow.packing.saved import Match, load_rows, save_rows, split_rows
 from hedgerow.sequence import Budget, Cost, Costs
 
 Array = Any
+POOL = 48  # examples that wait at most, unless something else is said
+_LOG = logging.getLogger("hedgerow")
 _OWN = (
     0x726F7773  # without it, seed 0 would order examples by the very draws of `default_rng(0)` that made them
 )
@@ -79,9 +86,8 @@ class Plan:
         """Read a plan that was made from the same.
 
         Raises:
-            RecipeError: it was made from other data, budget or settings, which the message names; or the file
-                is not a whole plan.
-            FileNotFoundError: there is no file.
+            RecipeError: it was made from other data, budget or settings, which the message names; there is no
+                file, or it is not a whole plan.
         """
         rows, cost = load_rows(Path(path), match)
         return cls(rows, cost, match.budget)
@@ -104,15 +110,22 @@ def plan_rows(costs: Listing[Cost], budget: Budget) -> Plan:
 
     Raises:
         BudgetError: an example alone exceeds the budget; named by its index.
+        RecipeError: the budget misspells what the examples cost.
+        TypeError: these are no costs, or this is no budget.
         ValueError: the budget names nothing.
     """
-    table = Costs.of(costs)
-    check_costs(table, budget)
+    table = checked(costs, budget)
     return Plan(split_rows(*_filled(table, budget)), table.total(), budget)
 
 
 def plan_epoch(
-    costs: Listing[Cost], budget: Budget, *, seed: int, epoch: int, pool: int = 48, window: int | None = None
+    costs: Listing[Cost],
+    budget: Budget,
+    *,
+    seed: int,
+    epoch: int,
+    pool: int = POOL,
+    window: int | None = None,
 ) -> Plan:
     """Plan one epoch: all examples in an order drawn from (seed, epoch).
 
@@ -123,17 +136,20 @@ def plan_epoch(
         budget: the most a row may hold.
         seed: not negative.
         epoch: not negative.
-        pool: without a window, the examples go through `Packer`, and this many wait at most.
+        pool: without a window, the examples go through `Packer`, and this many wait at most. Give one of
+            both.
         window: plan this many examples of the order at once, as `plan_rows` does, then the next. The rows of
             a window come in random order, so that an example moves by less than a window. The larger,
             the fuller the rows and the further an example is from where the order had it.
 
     Raises:
         BudgetError: an example alone exceeds the budget; named by its index.
+        RecipeError: a pool and a window are given, or the budget misspells what the examples cost.
+        TypeError: these are no costs, or this is no budget.
         ValueError: the window is below 1, or the budget names nothing.
     """
-    table = Costs.of(costs)
-    check_costs(table, budget)
+    check_way(pool, window)
+    table = checked(costs, budget)
     order = _shuffled(len(table), seed, epoch)
     if window is None:
         rows = _streamed(table, budget, order, pool)
@@ -148,13 +164,63 @@ def plan_epoch(
     return Plan(rows, table.total(), budget)
 
 
-def check_costs(costs: Listing[Cost], budget: Budget) -> None:
-    """Raise BudgetError for the first example that alone exceeds the budget."""
-    table = Costs.of(costs)
+def check_way(pool: int, window: int | None) -> None:
+    """Refuse a pool beside a window, which would have no effect.
+
+    Raises:
+        RecipeError: both are given.
+    """
+    if window is not None and pool != POOL:
+        raise RecipeError(
+            f"pool={pool} and window={window}: examples wait in a pool, or are planned a window at a time; "
+            "give one of them"
+        )
+
+
+def table_of(costs: Iterable[Cost]) -> Costs:
+    """Make the table of costs.
+
+    Raises:
+        TypeError: these are no costs.
+    """
+    try:
+        return Costs.of(costs)
+    except (TypeError, AttributeError):
+        raise TypeError(f"costs={costs!r:.80}: give a list with one Cost for each example") from None
+
+
+def checked(costs: Iterable[Cost], budget: Budget) -> Costs:
+    """Make the table of costs, if rows can be planned from them.
+
+    Raises:
+        BudgetError: an example alone exceeds the budget; the first is named by its index.
+        RecipeError: the budget misspells what the examples cost.
+        TypeError: these are no costs, or this is no budget.
+    """
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget={budget!r:.80}: give a Budget, such as Budget(tokens=16384)")
+    table = table_of(costs)
+    _check_names(table.names, budget)
     over = (table.amounts(*budget) > np.array(list(budget.values()), np.int64)).any(axis=1)
     if over.any():
         index = int(over.argmax())
         check_fits(index, table[index], budget)
+    return table
+
+
+def _check_names(names: tuple[str, ...], budget: Budget) -> None:
+    """Refuse a budget that no example uses, if it looks like the name of a cost without a budget."""
+    for unused in [name for name in budget if names and name not in names]:
+        told = f"budget {unused}: no example costs any '{unused}'; they cost {', '.join(names)}"
+        near = get_close_matches(unused, [name for name in names if name not in budget], n=1)
+        if near:
+            raise RecipeError(f"{told}: did you mean '{near[0]}'?")
+        _name_unused(told)
+
+
+@functools.cache
+def _name_unused(told: str) -> None:
+    _LOG.warning("%s, so it limits no row", told)
 
 
 def _filled(table: Costs, budget: Budget, keys: Array | None = None) -> tuple[Array, Array]:

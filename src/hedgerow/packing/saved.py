@@ -17,7 +17,7 @@ from hedgerow.sequence import Budget, Cost, Costs
 
 Setting = int | str | None
 
-VERSION = 1  # goes up with every change after which `plan_rows` or `Packer` gives other rows
+VERSION = 2  # goes up with every change after which `plan_rows` or `Packer` gives other rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,8 +106,7 @@ def load_rows(path: Path, match: Match) -> tuple[list[list[int]], Cost]:
     """Read rows back, and the cost of all examples.
 
     Raises:
-        RecipeError: the file was saved for something else, or is not a whole plan.
-        FileNotFoundError: there is no file.
+        RecipeError: there is no file, it was saved for something else, or is not a whole plan.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
@@ -120,6 +119,11 @@ def load_rows(path: Path, match: Match) -> tuple[list[list[int]], Cost]:
                 )
             cost = Cost(**json.loads(str(found["cost"])))
             return split_rows(found["examples"], found["ends"]), cost
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: no saved plan can be read there ({error.strerror}); give the file that Plan.save "
+            "wrote, or plan again"
+        ) from None
     except (zipfile.BadZipFile, ValueError, TypeError, KeyError, EOFError, AttributeError) as error:
         raise RecipeError(f"{path} is not a whole saved plan ({error}): delete it and plan again") from error
 

@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hedgerow.errors import DataError, HedgerowError, RecipeError
-from hedgerow.packing.feed import InHand, feed, joined, received
-from hedgerow.packing.loader import Dropped, Loaded, OnBad
+from hedgerow.packing.feed import InHand, encoded, feed, joined, received
+from hedgerow.packing.loader import Dropped, Loaded, OnBad, check_shared
+from hedgerow.packing.plan import POOL
 from hedgerow.packing.pool import Key, Packer
 from hedgerow.sequence import Budget, Row, Sequence
 
@@ -71,7 +72,7 @@ class StreamLoader(Generic[T]):
         encode: Callable[[T], Sequence],
         budget: Budget,
         *,
-        pool: int = 48,
+        pool: int = POOL,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -79,10 +80,11 @@ class StreamLoader(Generic[T]):
         on_bad: OnBad = "raise",
         prefetch: int = 2,
     ) -> None:
-        if on_bad not in ("raise", "skip"):
-            raise RecipeError(f"on_bad={on_bad!r}: choose 'raise' or 'skip'")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank={rank} of world={world}: ranks are numbered from 0")
+        check_shared(on_bad, rank, world, workers)
+        if not callable(stream):
+            raise RecipeError(
+                f"stream={stream!r:.80}: give a function of the epoch, such as lambda epoch: iter(items)"
+            )
         self._work = _Work(stream, encode, budget, pool, pad, on_bad, InHand.of(workers))
         self._workers, self._prefetch = workers, prefetch
         self._rank, self._world = rank, world
@@ -133,7 +135,7 @@ class StreamLoader(Generic[T]):
 
     def explain(self, error: RuntimeError) -> DataError | None:
         """Say which item a data worker had in hand when it died, as `RowLoader.explain` does."""
-        return self._work.hand.explain(error, lambda _, number: f"item {number} of the stream")
+        return self._work.hand.explain(error, lambda _, number: _named(number))
 
     def _order(self) -> dict[str, Any]:
         work = self._work
@@ -179,6 +181,10 @@ class StreamLoader(Generic[T]):
 
     def _together(self) -> bool:
         return self._world > 1 and dist.is_available() and dist.is_initialized()
+
+
+def _named(number: int) -> str:
+    return f"item {number} of the stream"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -291,7 +297,7 @@ class _Shard:
 
     def _encode(self, number: int, item: Any) -> Sequence:
         self._work.hand.note(-1, number)
-        return self._work.encode(item)
+        return encoded(lambda: self._work.encode(item), lambda: _named(number))
 
     def _progress(self, position: int) -> _Progress:
         return _Progress(0, position, tuple(self._held), None, self._packer.state_dict())

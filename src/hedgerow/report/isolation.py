@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pixels
 
+from hedgerow.report.figure import Figure
 from hedgerow.sequence import Array
 
 _WIDEST = 80  # nodes that a line of text can show
@@ -74,6 +75,20 @@ class Isolation:
         ]
         legend = f"{'loss of':<{width}}  + its path moves it   . exactly 0   ! leak   (one column a node)"
         return "\n".join([legend, *grid, *lines])
+
+    def figure(self) -> Figure:
+        """Return the picture of the matrix with the names of its axes and colours."""
+        return Figure(
+            title="Whose tokens move whose loss",
+            picture=self.picture(),
+            across=f"to the right: the tokens of each of {len(self.names)} nodes",
+            down=f"downwards: the loss of each of {len(self.losses)} nodes with answers",
+            legend=[
+                (_COLOURS["own"], "moves it, as its path must"),
+                (_COLOURS["silent"], "does not: the gradient is exactly 0"),
+                (_COLOURS["leak"], "leak: moves it and must not"),
+            ],
+        )
 
     def picture(self) -> Pixels.Image:
         """Draw a line a loss and a column a node: blue moves the loss, red leaks, white is exactly 0."""

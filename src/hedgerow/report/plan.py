@@ -14,12 +14,13 @@ from hedgerow.data.index import Examples
 from hedgerow.data.lines import Dropped
 from hedgerow.data.measure import Progress
 from hedgerow.data.mixture import DataSet
-from hedgerow.data.shares import MixtureReport
+from hedgerow.data.oversize import Oversize
 from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
-from hedgerow.models.assemble import ModelSpec
+from hedgerow.models.spec import ModelSpec
 from hedgerow.packing.plan import Plan, plan_epoch
 from hedgerow.recipe import Data, Model, Recipe, Room
+from hedgerow.report.budgets import Fit, Held, hold, hold_all, recommend
 from hedgerow.report.lengths import Lengths, by_kind, by_task, look
 from hedgerow.report.trials import (
     Saving,
@@ -28,43 +29,25 @@ from hedgerow.report.trials import (
     against_padding,
     against_repeats,
     best_pool,
-    recommend,
     try_all,
     waiting,
-    within,
 )
-from hedgerow.sequence import Array, Budget, Costs
+from hedgerow.sequence import Array, Budget
 from hedgerow.vision.processor import Molmo2Processor
 
 LOOKED = 2_000  # trees that are read for what costs do not tell
 TRIED = 50_000  # examples that budgets, pools and windows are tried on
-NAMED = 20  # examples that do not fit, named one by one
 _ANY = Room(tokens=2**40, crops=2**40)
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A budget on these data.
-
-    `left_out` examples are larger than a row, the first of them are `named`. `plan` is of those that were
-    tried, `rows` what that makes for a whole epoch.
-    """
-
-    name: str
-    budget: Budget
-    left_out: int
-    named: tuple[Dropped, ...]
-    rows: int
-    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlan:
     """All that `hedgerow data plan` says.
 
-    Of `examples` in an epoch, `looked` were read for kinds and answers, and `tried` were packed. Trials,
-    savings and waiting are of the budget that `basis` names. `pool` is the recommended one. `dropped` are of
-    no use.
+    Of `examples` in an epoch, `looked` were read for kinds and answers, and `tried` were packed. The last of
+    `fits` is the recommended budget; before it stands the recipe's own, which is `kept` where nothing better
+    was found. `pool` or `window`, trials, savings and waiting belong to the recommended budget. A row of
+    `whole` would hold every example, `oversize` is what becomes of larger ones. `dropped` are of no use.
     """
 
     files: tuple[str, ...]
@@ -74,13 +57,15 @@ class DataPlan:
     kinds: tuple[Lengths, ...]
     tasks: tuple[Lengths, ...]
     fits: tuple[Fit, ...]
-    basis: str
-    trials: tuple[Trial, ...]
+    kept: bool
     pool: int
+    window: int | None
+    whole: Budget
+    oversize: Oversize
+    trials: tuple[Trial, ...]
     savings: tuple[Saving, ...]
     model: str
     waiting: Waiting | None
-    mixture: MixtureReport
     dropped: tuple[Dropped, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,32 +78,36 @@ def plan_files(files: Listing[Path], recipe: Recipe | None, *, progress: Progres
     """Try how data pack, without decoding a pixel.
 
     Args:
-        files: trees in the native format; none takes the training data of the recipe, with its mixture.
+        files: trees in the native format; none takes the training data of the recipe, with its mixture. With
+            files the groups and rates of the recipe are not used: each tree comes once.
         recipe: how trees are transformed and encoded, its budget, pool and rows a step; None takes the vision
             settings of Molmo2, and leaves out what is bad.
         progress: called with how many trees are measured, and how many there are.
 
     Raises:
         DataError: an example is bad and `on_bad` is raise, or none is left.
-        RecipeError: neither a file nor a recipe is given.
+        RecipeError: neither a file nor a recipe is given, or a recipe in place of data.
     """
+    for file in files:
+        if file.suffix.lower() in (".yaml", ".yml"):
+            raise RecipeError(f"{file}: a recipe is not data; write --recipe {file}, or name a JSONL file")
     sets = tuple(DataSet(file) for file in files)
     if recipe is None:
         if not sets:
             raise RecipeError("nothing to plan for; name a JSONL file of trees, or --recipe FILE")
-        return plan_data(_molmo2(sets), {}, progress=progress)
+        return plan_data(_molmo2(sets), None, progress=progress)
     if sets:
         data = recipe.data.model_copy(update={"train": sets, "groups": {}, "epoch": None})
         recipe = recipe.model_copy(update={"data": data})
-    return plan_data(recipe, {"recipe": budget_of(recipe)}, progress=progress)
+    return plan_data(recipe, budget_of(recipe), progress=progress)
 
 
-def plan_data(recipe: Recipe, budgets: Mapping[str, Budget], *, progress: Progress | None = None) -> DataPlan:
+def plan_data(recipe: Recipe, own: Budget | None, *, progress: Progress | None = None) -> DataPlan:
     """Try how the training data of a recipe pack.
 
     Args:
         recipe: its data, measured without regard to its budget: a larger one may be recommended.
-        budgets: by name, tried first; the recommended one is tried last.
+        own: the budget to compare with, if any; it is recommended itself unless another is better.
         progress: called with how many trees are measured, and how many there are.
     """
     packing = recipe.packing.model_copy(update={"budget": _ANY})
@@ -126,46 +115,70 @@ def plan_data(recipe: Recipe, budgets: Mapping[str, Budget], *, progress: Progre
     examples = training_examples(unbound, build_encoder(unbound), progress=progress)
     costs, tasks = examples.costs(0), examples.tasks(0)
     looks = [look(examples.tree(0, int(n)), examples.encoder) for n in _evenly(len(costs), LOOKED)]
-    some = _evenly(len(costs), TRIED)
-    tried = costs.take(some)
-    named = {**budgets, "recommended": recommend(costs)}
-    fits = [_fit(name, budget, examples, tried, recipe) for name, budget in named.items()]
-    basis = next(fit for fit in fits if fit.plan.rows)  # the recommended one holds something
-    fitting = within(tried, basis.budget)
-    held = tried.take(fitting)
-    trials = tuple(try_all(held, basis.budget))
-    step = recipe.rows_per_step
+    choice = _choose(examples, recipe, own)
+    best = choice.fits[-1]
     return DataPlan(
         files=tuple(str(one.path) for one in recipe.data.train),
         examples=len(costs),
         looked=len(looks),
-        tried=len(tried),
+        tried=best.plan.examples,
         kinds=tuple(by_kind(looks)),
         tasks=tuple(by_task(costs, tasks, looks)),
-        fits=tuple(fits),
-        basis=basis.name,
-        trials=trials,
-        pool=best_pool(trials),
-        savings=(against_padding(held, basis.plan, MOLMO2_8B), against_repeats(looks, MOLMO2_8B)),
+        fits=choice.fits,
+        kept=choice.kept,
+        pool=choice.pool,
+        window=choice.window,
+        whole=hold_all(costs),
+        oversize=recipe.packing.oversize,
+        trials=choice.trials,
+        savings=(
+            against_padding(choice.tried.costs, best.plan, MOLMO2_8B),
+            against_repeats(looks, MOLMO2_8B),
+        ),
         model=MOLMO2_8B.name,
-        waiting=waiting(held, tasks.take(some[fitting]), basis.plan, MOLMO2_8B, step),
-        mixture=examples.report(),
+        waiting=waiting(choice.tried.costs, choice.tried.tasks, best.plan, MOLMO2_8B, recipe.rows_per_step),
         dropped=examples.dropped,
     )
 
 
-def _fit(name: str, budget: Budget, examples: Examples, tried: Costs, recipe: Recipe) -> Fit:
-    costs = examples.costs(0)
-    fitting = within(costs, budget)
-    over = np.setdiff1d(np.arange(len(costs)), fitting)
-    drawn = examples.epoch(0).drawn.examples
-    named = tuple(
-        Dropped(str(examples.lines[int(drawn[n])]), budget.excess(costs[int(n)])) for n in over[:NAMED]
-    )
-    held, own = tried.take(within(tried, budget)), recipe.packing
-    plan = plan_epoch(held, budget, seed=0, epoch=0, pool=own.pool, window=own.window)
-    rows = round(len(plan.rows) * len(costs) / len(tried))
-    return Fit(name, budget, len(over), named, rows, plan)
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The recommended budget, pool and window, the recipe's own before it, and what was tried with it."""
+
+    fits: tuple[Fit, ...]
+    kept: bool
+    pool: int
+    window: int | None
+    trials: tuple[Trial, ...]
+    tried: Held
+
+
+def _choose(examples: Examples, recipe: Recipe, own: Budget | None) -> _Choice:
+    found = hold(examples, recipe, recommend(examples.costs(0)))
+    if found.mixture is None:  # a set may consist of nothing but outliers
+        found = hold(examples, recipe, hold_all(examples.costs(0)))
+    some = _some(found)
+    trials = tuple(try_all(some.costs, some.budget))
+    pool = best_pool(trials)
+    plan = next(trial.plan for trial in trials if trial.way == "pool" and trial.size == pool)
+    best = Fit.of("recommended", found, plan)
+    if own is None:
+        return _Choice((best,), False, pool, None, trials, some)
+    held, packing = hold(examples, recipe, own), recipe.packing
+    mine = _some(held)
+    rows = plan_epoch(mine.costs, own, seed=0, epoch=0, pool=packing.pool, window=packing.window)
+    first = Fit.of("recipe", held, rows)
+    if not first.beats(best):
+        return _Choice((first, best), False, pool, None, trials, some)
+    kept = dataclasses.replace(first, name="recommended")
+    trials = tuple(try_all(mine.costs, own))
+    return _Choice((first, kept), True, packing.pool, packing.window, trials, mine)
+
+
+def _some(held: Held) -> Held:
+    """Return the examples that budgets, pools and windows are tried on."""
+    some = _evenly(len(held.costs), TRIED)
+    return dataclasses.replace(held, costs=held.costs.take(some), tasks=held.tasks.take(some))
 
 
 def _evenly(count: int, most: int) -> Array:

@@ -1,15 +1,32 @@
 """A data plan as sections: for the terminal and for the page."""
 
+import dataclasses
 from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from pathlib import Path
 
-from hedgerow.data.shares import Share
+from hedgerow.data.shares import MixtureReport, Share, counted
+from hedgerow.errors import RecipeError
 from hedgerow.packing.plan import Plan
+from hedgerow.report.budgets import Fit
 from hedgerow.report.lengths import Lengths, Spread
 from hedgerow.report.page import Chart, Section, Table, Text, show, write_page
-from hedgerow.report.plan import DataPlan, Fit
-from hedgerow.report.trials import Saving, Trial
+from hedgerow.report.plan import DataPlan
+from hedgerow.report.trials import Saving, Trial, Waiting
+
+_TOLD = 3  # examples larger than a row that the recommendation names
+_TOGETHER = 8  # steps that `packing.balance` arranges together
+
+
+def check_page(out: Path) -> Path:
+    """Return the path of a page.
+
+    Raises:
+        RecipeError: its name is not that of a page.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise RecipeError(f"{out}: a plan is written as HTML; give a name that ends in .html")
+    return out
 
 
 def write_plan(plan: DataPlan, out: Path) -> Path:
@@ -27,25 +44,79 @@ def sections(plan: DataPlan) -> list[Section]:
         Section("What packing and trees save", [_savings(plan)]),
     ]
     if plan.waiting is not None:
-        found.append(Section("Balance", [_balance(plan)]))
-    found.append(Section("Mixture", [_mixture(plan)]))
+        found.append(Section("Balance", list(_balance(plan.waiting))))
+    found.append(Section("Mixture", list(_mixture(plan))))
     if plan.dropped:
         rows = [(item.where, item.reason) for item in plan.dropped]
-        found.append(Section("Dropped", [Table(("where", "why"), rows)]))
+        caption = "Left out, as by data.on_bad: skip; with raise, the default, training stops at the first"
+        found.append(Section("Dropped", [Table(("where", "why"), rows, caption=caption)]))
     return found
 
 
 def _advice(plan: DataPlan) -> Iterator[str]:
-    best = plan.fits[-1]
-    yield (
-        f"For {plan.examples:,} examples: a budget of {best.budget['tokens']:,} tokens and "
-        f"{best.budget['crops']:,} crops, and a pool of {plan.pool}. An epoch is about {best.rows:,} rows of "
-        f"{best.plan.examples / len(best.plan.rows):.1f} examples."
-    )
-    if best.left_out:
-        yield f"This leaves out {best.left_out:,} examples that are far longer than all others; see Budgets."
+    best, own = plan.fits[-1], plan.fits[0]
+    budget = f"a budget of {_room(best)}, and {_from(plan.pool, plan.window)}"
+    keep = "keep the recipe's own, nothing tried is better: " if plan.kept else ""
+    yield f"For {counted(plan.examples, 'example')}: {keep}{budget}; {_epoch(best)}."
+    yield from _larger(plan)
+    yield f"As YAML: {_yaml(plan)}"
+    if own.name != best.name and not plan.kept:
+        yield f"The recipe's own budget of {_room(own)}: {_epoch(own)}; {_compared(own, best)}."
     faster = ", ".join(f"{show(one.flops)} over {one.against}" for one in plan.savings)
     yield f"Expected speed-up, by the FLOPs of {plan.model}: {faster}."
+
+
+def _room(fit: Fit) -> str:
+    return f"{counted(fit.budget['tokens'], 'token')} and {counted(fit.budget['crops'], 'crop')}"
+
+
+def _from(pool: int, window: int | None) -> str:
+    return f"a pool of {pool}" if window is None else f"a window of {window:,}"
+
+
+def _epoch(fit: Fit) -> str:
+    if not fit.plan.rows:
+        return "no example that a run needs fits into a row"
+    each = f"{fit.plan.examples / len(fit.plan.rows):.1f} examples"
+    full = f"tokens {100 * fit.plan.fill['tokens']:.1f} % full"
+    return f"an epoch is about {counted(fit.rows, 'row')} of {each}, {full}"
+
+
+def _compared(own: Fit, best: Fit) -> str:
+    """Say why another budget than the recipe's is recommended."""
+    if own.over > best.over:
+        return f"{counted(own.over, 'example')} larger than a row, here {best.over:,}"
+    return "the recommended one fills rows as well or better"
+
+
+def _larger(plan: DataPlan) -> Iterator[str]:
+    """Name what the recommended budget does not hold, and say what to do about it."""
+    best, whole = plan.fits[-1], plan.whole
+    if not best.over:
+        return
+    named = "; ".join(f"{item.where} ({item.reason})" for item in best.named[:_TOLD])
+    more = f" and {best.over - _TOLD:,} more, see Budgets" if best.over > _TOLD else ""
+    hold = f"a row that holds all takes {whole['tokens']:,} tokens and {whole['crops']:,} crops"
+    yield f"Larger than such a row: {named}{more}; {_rule(plan, best)}; {hold}."
+
+
+def _rule(plan: DataPlan, best: Fit) -> str:
+    if plan.oversize == "raise":
+        return "set packing.oversize to shorten, which leaves out branches that do not fit, or to drop"
+    if plan.oversize == "drop" or best.mixture is None:
+        return "left out, by packing.oversize: drop"
+    lost = f", {counted(best.left_out, 'tree')} left out" if best.left_out else ""
+    return f"by packing.oversize: shorten, {best.mixture.cuts or 'no tree shortened'}{lost}"
+
+
+def _yaml(plan: DataPlan) -> str:
+    """The recommendation as one line of YAML; with it a run does not stop at what is larger than a row."""
+    best = plan.fits[-1]
+    order = f"pool: {plan.pool}" if plan.window is None else f"window: {plan.window}"
+    rule = "shorten" if plan.oversize == "raise" else plan.oversize
+    oversize = f", oversize: {rule}" if best.over else ""
+    room = f"{{tokens: {best.budget['tokens']}, crops: {best.budget['crops']}}}"
+    return f"packing: {{budget: {room}, {order}{oversize}}}"
 
 
 def _lengths(plan: DataPlan) -> Iterator[Table | Chart]:
@@ -73,12 +144,17 @@ def _spread(spread: Spread | None) -> str | None:
     return None if spread is None else f"{spread.median:,.0f} / {spread.p95:,.0f} / {spread.most:,}"
 
 
-def _budgets(plan: DataPlan) -> Iterator[Table]:
-    head = ("budget", "tokens", "crops", "too large", "rows an epoch", *_PLANNED)
-    yield Table(head, [_fit(fit) for fit in plan.fits])
-    for fit in plan.fits:
+def _budgets(plan: DataPlan) -> Iterator[Table | Text]:
+    head = ("budget", "tokens", "crops", "too large", "left out", "rows an epoch", *_PLANNED)
+    own = dataclasses.replace(plan.fits[0], name="recipe, recommended")
+    fits = (own,) if plan.kept else plan.fits
+    yield Table(head, [_fit(fit) for fit in fits])
+    for fit in fits:
+        if fit.mixture is not None and fit.mixture.cuts:
+            yield Text(f"Under the {fit.name} budget: {fit.mixture.cuts}.")
         if fit.named:
-            caption = f"Larger than a row of the {fit.name} budget: {fit.left_out:,}"
+            stops = "; training stops at the first" if plan.oversize == "raise" else ""
+            caption = f"Larger than a row of the {fit.name} budget: {fit.over:,}{stops}"
             rows = [(item.where, item.reason) for item in fit.named]
             yield Table(("where", "why"), rows, caption=caption)
 
@@ -88,11 +164,16 @@ _PLANNED = ("tokens full, %", "crops full, %", "gap, rows", "gap, %")
 
 def _fit(fit: Fit) -> tuple[object, ...]:
     budget = fit.budget
-    return (fit.name, budget["tokens"], budget["crops"], fit.left_out, fit.rows, *_planned(fit.plan))
+    held = (fit.over, fit.left_out, fit.rows)
+    return (fit.name, budget["tokens"], budget["crops"], *held, *_planned(fit.plan))
 
 
 def _trials(plan: DataPlan) -> Table:
-    caption = f"{plan.tried:,} examples, {plan.basis} budget; gap: above the volume of the scarcest budget"
+    best = plan.fits[-1]
+    caption = (
+        f"{counted(plan.tried, 'example')}, recommended budget of {_room(best)}; gap: rows above the volume "
+        "of the scarcest budget"
+    )
     rows = [(_name(trial, plan), len(trial.plan.rows), *_planned(trial.plan)) for trial in plan.trials]
     return Table(("way", "rows", *_PLANNED), rows, caption=caption)
 
@@ -100,7 +181,9 @@ def _trials(plan: DataPlan) -> Table:
 def _name(trial: Trial, plan: DataPlan) -> str:
     if trial is plan.trials[-1]:
         return "all at once"
-    mark = ", recommended" if trial.way == "pool" and trial.size == plan.pool else ""
+    size = plan.pool if plan.window is None else plan.window
+    way = "pool" if plan.window is None else "window"
+    mark = ", recommended" if (trial.way, trial.size) == (way, size) else ""
     return f"{trial.way} of {trial.size:,}{mark}"
 
 
@@ -121,23 +204,36 @@ def _saving(one: Saving) -> tuple[object, ...]:
     return one.against, one.tokens, one.crops, one.flops
 
 
-def _balance(plan: DataPlan) -> Table:
-    found = plan.waiting
-    assert found is not None
-    caption = (
-        f"FLOPs of the slowest row of a step over their mean, {found.rows} rows a step, {found.steps:,} steps"
-    )
-    rows = [("as packed", found.packed), ("arranged by FLOPs (balance: true)", found.arranged)]
-    return Table(("order of rows", "slowest over mean"), rows, caption=caption)
+def _balance(waiting: Waiting) -> Iterator[Table | Text]:
+    steps, rows = counted(waiting.steps, "step"), counted(waiting.rows, "row")
+    caption = f"FLOPs of the slowest row of a step over their mean, {rows} a step, {steps}"
+    orders = [("as packed", waiting.packed), ("arranged by FLOPs (balance: true)", waiting.arranged)]
+    yield Table(("order of rows", "slowest over mean"), orders, caption=caption)
+    if waiting.steps < _TOGETHER:
+        yield Text(
+            f"{steps} of {rows}: too few to tell. Steps are arranged {_TOGETHER} at a time, and each keeps "
+            "its share of every task; with fewer, balance may come out worse by chance."
+        )
+    elif waiting.arranged >= waiting.packed:
+        yield Text(
+            "Nothing is gained here: each step keeps its share of every task, before FLOPs are evened out."
+        )
 
 
-def _mixture(plan: DataPlan) -> Table:
+def _mixture(plan: DataPlan) -> Iterator[Table | Text]:
+    fit = next(fit for fit in plan.fits if fit.mixture is not None)  # the recommended one has one
+    mixture = fit.mixture
+    assert mixture is not None
     head = ("data set", "size", "passes", "examples, %", "samples, %", "tokens, %", "weight, %")
-    return Table(head, list(_shares(plan)), caption=f"An epoch draws {plan.mixture.draws:,} examples")
+    draws = (
+        f"An epoch draws {counted(mixture.draws, 'example')}; shares as trained under the {fit.name} budget"
+    )
+    yield Table(head, list(_shares(mixture)), caption=draws)
+    if mixture.cuts:
+        yield Text(f"{mixture.cuts}.")
 
 
-def _shares(plan: DataPlan) -> Iterator[tuple[object, ...]]:
-    mixture = plan.mixture
+def _shares(mixture: MixtureReport) -> Iterator[tuple[object, ...]]:
     for group in mixture.groups:
         yield _share(group.name, group)
         yield from (_share(f"- {one.name}", one) for one in mixture.sets if one.group == group.name)

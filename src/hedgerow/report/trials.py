@@ -1,6 +1,5 @@
-"""Budgets and pools that suit data, found by trying; and what packing and trees save on it."""
+"""Pools and windows that suit data, found by trying; and what packing and trees save on it."""
 
-import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ from hedgerow.sequence import Array, Budget, Cost, Costs
 
 POOLS = (16, 32, 48, 64, 128)
 WINDOWS = (256, 1024, 4096, 16384)
-_STEP = 512  # tokens; a recommended budget is a multiple
-_FEW = 4  # examples of median length that a recommended row holds
-_FAR = 2.0  # times the 99.9th percentile; what is longer is not planned for
 _NEAR = 0.001  # a pool with at most this share of rows more than the best is as good
 
 
@@ -50,22 +46,6 @@ class Waiting:
     steps: int
     packed: float
     arranged: float
-
-
-def recommend(costs: Costs) -> Budget:
-    """Return the budget that suits examples.
-
-    Tokens: the least multiple of 512 that holds the longest example and four of median length; examples more
-    than twice as long as 99.9% of all are not planned for. Crops: as many as a full row brings, so
-    that both budgets are used up together, and at least those of the example with most.
-    """
-    tokens, crops = costs.amounts("tokens", "crops").T
-    common = int(np.percentile(tokens, 99.9, method="inverted_cdf"))
-    held = tokens.max() if tokens.max() <= _FAR * common else common
-    most = math.ceil(max(held, _FEW * float(np.median(tokens)), 1) / _STEP) * _STEP
-    kept = tokens <= most
-    share = crops[kept].sum() / max(tokens[kept].sum(), 1)
-    return Budget(tokens=most, crops=max(math.ceil(most * share), int(crops[kept].max(initial=0))))
 
 
 def within(costs: Costs, budget: Budget) -> Array:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from hedgerow.build import budget_of, build_encoder, maker_of
 from hedgerow.data.index import Examples
-from hedgerow.data.lines import Dropped
+from hedgerow.data.lines import Dropped, told
 from hedgerow.data.mixture import DataSet
-from hedgerow.models.assemble import ModelSpec
+from hedgerow.models.spec import ModelSpec
 from hedgerow.packing.plan import plan_epoch
 from hedgerow.recipe import Data, Model, Packing, Recipe
 from hedgerow.report.page import Section, Table, Text, write_page
@@ -27,7 +27,7 @@ class Viewed:
     dropped: tuple[Dropped, ...]
 
     def __str__(self) -> str:
-        bad = "".join(f"\n  dropped {item}" for item in self.dropped)
+        bad = "".join(f"\n  {line}" for line in told(self.dropped, whole=str(self.page)))
         lost = f", {len(self.dropped)} dropped" if self.dropped else ""
         return f"{self.page}: {self.trees} trees, {self.rows} packed rows{lost}{bad}"
 

@@ -54,7 +54,7 @@ def context(size: int) -> Context | None:
         return None
     if world() % size:
         raise RecipeError(
-            f"context: {size} does not divide the {world()} processes; start a multiple with torchrun"
+            f"context: {size} does not divide the {world()} processes; start a multiple, or give a divisor"
         )
     groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world(), size)]
     return Context(groups[rank() // size])

@@ -17,7 +17,7 @@ from hedgerow.recipe import Loss, Recipe
 from hedgerow.sequence import Array, Row
 from hedgerow.train.loss import trees_of
 from hedgerow.train.objective import reference_logps
-from hedgerow.train.run import row_loader
+from hedgerow.train.run import explained, row_loader
 
 
 def write_references(recipe: Recipe, path: Path, *, progress: Progress | None = None) -> References:
@@ -42,7 +42,9 @@ def write_references(recipe: Recipe, path: Path, *, progress: Progress | None = 
     once = recipe.model_copy(update={"data": recipe.data.model_copy(update=plain), "loss": loss})
     examples = training_examples(once, build_encoder(once))
     model = build_model(once).eval()
-    found = References.of(_values(once, model, row_loader(once, examples), len(examples), progress))
+    rows = row_loader(once, examples)
+    with explained(rows):
+        found = References.of(_values(once, model, rows, len(examples), progress))
     found.save(path)
     return found
 

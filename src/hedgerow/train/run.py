@@ -1,11 +1,13 @@
 """A whole run: from a recipe to a trained model on disk."""
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import numpy as np
 
 from hedgerow.build import MODEL, budget_of, build_encoder, build_model, device, training_examples
 from hedgerow.data.index import Examples
+from hedgerow.data.lines import told
 from hedgerow.data.measure import Progress
+from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
 from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
@@ -21,33 +25,62 @@ from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Row, Sequence
 from hedgerow.text import load_tokenizer
-from hedgerow.train import parallel
+from hedgerow.train import checkpoint, parallel
 from hedgerow.train.log import Callback, Step
 from hedgerow.train.loop import Trainer, train
 from hedgerow.train.optim import Optimizers
 
 log = logging.getLogger("hedgerow")
+RECORD = "trained.json"  # what a run that has ended leaves beside its model
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What a run left behind: the `model` folder in the layout of `transformers`, and what it was trained on.
 
-    `dropped` says of each example that was left out, when indexed or when decoded, where it stands and why.
+    `examples` is how many an epoch has, `epochs` how many were trained on: below 1 a part of one. `dropped`
+    says of each example that was left out, when indexed or when decoded, where it stands and why. `finished`
+    says that nothing was left to train.
     """
 
     model: Path
     steps: int
     examples: int
+    epochs: float
     dropped: tuple[str, ...]
     seconds: float
+    finished: bool = False
 
     def __str__(self) -> str:
-        bad = "".join(f"\n  dropped {item}" for item in self.dropped)
+        if self.finished:
+            return (
+                f"{self.model}: finished, all {self.steps} steps are done; add --fresh to train anew; "
+                "to train longer give a new 'out' and, in place of model.spec or model.checkpoint, "
+                f"'init: {self.model.parent}'"
+            )
+        if self.epochs < 1:
+            seen = f"on {round(self.epochs * self.examples)} of {self.examples} examples"
+        else:
+            seen = f"on {self.examples} examples, each about {self.epochs:.3g} times"
+        bad = [f"  {line}" for line in told(self.dropped, whole=str(self.model.parent / RECORD))]
         lost = f", {len(self.dropped)} dropped" if self.dropped else ""
-        return (
-            f"{self.model}: {self.steps} steps on {self.examples} examples{lost}, {self.seconds:.0f} s{bad}"
-        )
+        return "\n".join([f"{self.model}: {self.steps} steps {seen}{lost}, {self.seconds:.0f} s", *bad])
+
+    def write(self) -> None:
+        """Write it beside the model, whole or not at all."""
+        fresh = self.model.with_name(f".new-{RECORD}")
+        fresh.write_text(json.dumps(asdict(self), default=str, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(self.model.with_name(RECORD))
+
+    @classmethod
+    def read(cls, out: Path) -> "Trained | None":
+        """Read what a run wrote when it ended; None where there is nothing that can be read."""
+        try:
+            found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+            known = {"model": out / MODEL, "dropped": tuple(found["dropped"]), "finished": True}
+            return cls(**{**found, **known})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None  # not ended, or of another version: the run is gone through again
 
 
 def run(
@@ -59,7 +92,8 @@ def run(
 ) -> Trained:
     """Train as a recipe says, or go on where a run was cut off, and save the model.
 
-    Started by `torchrun`, all its processes train together.
+    A run that has ended is not loaded: what it left is returned. Started by `torchrun`, all its processes
+    train together.
 
     Args:
         recipe: the run.
@@ -77,34 +111,86 @@ def run(
 
 def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress: Progress | None) -> Trained:
     begin = time.perf_counter()
-    encoder = build_encoder(recipe)
+    context = parallel.context(recipe.context)
+    ended = None if fresh else _ended(recipe)
     first = parallel.rank() == 0
+    if ended is not None:
+        if first:
+            told = f"going on from step {ended.steps} of {ended.steps}: nothing is left to train"
+            print(told, file=sys.stderr, flush=True)
+        return ended
+    _check_references(recipe)
+    encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder, progress=progress if first else None)
-    if first and len(recipe.data.train) > 1:
-        print(examples.report(), file=sys.stderr, flush=True)
+    mixture = examples.report()
+    if first and (len(recipe.data.train) > 1 or mixture.cuts):
+        print(mixture, file=sys.stderr, flush=True)
     model = build_model(recipe)
-    context = model.context = parallel.context(recipe.context)
+    model.context = context
     if recipe.model.spec is not None:  # trained weights have found their scale
         _warn_if_blind(model, examples)
     late = _Late()
     rows = row_loader(recipe, examples)
-    try:
+    (recipe.out / RECORD).unlink(missing_ok=True)  # of an earlier run here, which is replaced
+    with explained(rows):
         train(recipe, model, rows, fresh=fresh, context=context, callbacks=(*callbacks, late))
+    dropped = (*map(str, (*examples.dropped, *examples.epoch(0).dropped)), *late.dropped)
+    seconds = time.perf_counter() - begin
+    trained = Trained(recipe.out / MODEL, recipe.steps, len(examples), _epochs(rows), dropped, seconds)
+    if first:
+        tokenizer = load_tokenizer(recipe.model.tokenizer)
+        save(model, trained.model, tokenizer=tokenizer, settings=recipe.to_dict()["vision"])
+        trained.write()
+    return trained
+
+
+def _ended(recipe: Recipe) -> Trained | None:
+    """Return what a run of the recipe left that has ended, before anything is measured or built.
+
+    Raises:
+        RecipeError: the folder holds another run.
+    """
+    folder = checkpoint.newest(recipe.out)
+    if folder is None:
+        return None
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["fingerprint"] != checkpoint.fingerprint(recipe):
+        checkpoint.load_state(folder, recipe)  # refuses it, and says what differs
+    last = folder.name == f"step-{recipe.steps:08d}" and (recipe.out / MODEL).is_dir()
+    return Trained.read(recipe.out) if last else None
+
+
+def _check_references(recipe: Recipe) -> None:
+    loss = recipe.loss
+    if recipe.data.references is None and loss.needs_reference and loss.reference == "stored":
+        raise RecipeError(
+            "the loss needs log-probabilities under a reference model: set loss.reference: model, or "
+            "name a file of them in data.references (hedgerow data reference RECIPE writes it)"
+        )
+
+
+@contextmanager
+def explained(rows: RowLoader) -> Iterator[None]:
+    """Name the example that a data worker had in hand when it died, if that is what goes wrong.
+
+    Raises:
+        DataError: a worker died.
+    """
+    try:
+        yield
     except RuntimeError as error:
         found = rows.explain(error)
         if found is None:
             raise
         raise found from error
-    folder = recipe.out / MODEL
-    if parallel.rank() == 0:
-        save(
-            model,
-            folder,
-            tokenizer=load_tokenizer(recipe.model.tokenizer),
-            settings=recipe.to_dict()["vision"],
-        )
-    dropped = (*map(str, (*examples.dropped, *examples.epoch(0).dropped)), *late.dropped)
-    return Trained(folder, recipe.steps, len(examples), dropped, time.perf_counter() - begin)
+
+
+def _epochs(rows: RowLoader) -> float:
+    """Return how many epochs of examples a loader has handed over to all processes."""
+    state = rows.state_dict()
+    epoch, row = state["epoch"], state["row"]
+    plan = rows.plan(epoch)
+    return float(epoch + sum(map(len, plan.rows[:row])) / plan.examples)
 
 
 def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:

@@ -16,14 +16,15 @@ micro-batches and processes changes no weight.
 """
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from hedgerow.content import STRICT
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,11 +36,11 @@ class Prediction:
     gave, `sample` int64 [m] whose targets they are.
     """
 
-    ce: Tensor
-    entropy: Tensor | None
-    reference: Tensor | None
-    weight: Tensor
-    sample: Tensor
+    ce: "Tensor"
+    entropy: "Tensor | None"
+    reference: "Tensor | None"
+    weight: "Tensor"
+    sample: "Tensor"
 
 
 class _Kind:
@@ -63,9 +64,9 @@ class Focal(_Kind):
     gamma: float = Field(default=2.0, ge=0.0)
     name: Literal["focal"] = "focal"
 
-    def __call__(self, seen: Prediction) -> Tensor:
+    def __call__(self, seen: Prediction) -> "Tensor":
         """Return the factor of each target, [m]."""
-        return (-torch.expm1(-seen.ce)).clamp(min=0.0) ** self.gamma
+        return (-(-seen.ce).expm1()).clamp(min=0.0) ** self.gamma
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -74,7 +75,7 @@ class Confidence(_Kind):
 
     name: Literal["confidence"] = "confidence"
 
-    def __call__(self, seen: Prediction) -> Tensor:
+    def __call__(self, seen: Prediction) -> "Tensor":
         """Return the factor of each target, [m]."""
         return (-seen.ce).exp()
 
@@ -92,7 +93,7 @@ class Entropy(_Kind):
         """Always."""
         return True
 
-    def __call__(self, seen: Prediction) -> Tensor:
+    def __call__(self, seen: Prediction) -> "Tensor":
         """Return the factor of each target, [m]."""
         assert seen.entropy is not None
         return (seen.entropy / self.ceiling).clamp(0.0, 1.0) ** self.alpha
@@ -122,8 +123,10 @@ class Top(_Kind):
         """If it compares with a reference model."""
         return self.by == "excess"
 
-    def __call__(self, seen: Prediction) -> Tensor:
+    def __call__(self, seen: Prediction) -> "Tensor":
         """Return the factor of each target, [m]; all targets of a sample must be there."""
+        import torch  # a recipe that names this kind is read without it
+
         counted = seen.weight != 0
         score = torch.where(counted, self._score(seen), -torch.inf)
         order = score.argsort(descending=True, stable=True)
@@ -136,7 +139,7 @@ class Top(_Kind):
         most = torch.ceil(self.share * trained - 1e-9)  # 0.07 * 100 is 7.000000000000001
         return ((place < most[seen.sample]) & counted).to(seen.ce.dtype)
 
-    def _score(self, seen: Prediction) -> Tensor:
+    def _score(self, seen: Prediction) -> "Tensor":
         if self.by == "excess":
             assert seen.reference is not None
             return seen.ce + seen.reference
