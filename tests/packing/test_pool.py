@@ -202,17 +202,42 @@ def test_without_shared_places_tiny_examples_would_leave_rows_empty(monkeypatch)
 @pytest.mark.parametrize("pool", [1, 2, 7, 48, 200])
 def test_tiny_examples_share_a_place_within_bounds(pool):
     packer = Packer(Budget(tokens=16384, crops=128), pool)
-    share = 16384 * 3 // 2 // max(pool, 16)
+    share = 16384 * 3 // 2 // pool if pool >= 16 else 16384 // max(1, pool - 1)
     for key in range(4 * pool):
         packer.push(key, Cost(tokens=0 if key % 2 else 40))
         for keys, (_, tokens) in zip(packer._keys, packer._sizes, strict=True):
-            assert len(keys) == 1 or (len(keys) <= pool and tokens <= share)
+            assert len(keys) == 1 or tokens <= share
             assert tokens == 40 * sum(key % 2 == 0 for key in keys)
+
+
+@pytest.mark.parametrize("pool", [2, 3, 4, 8, 15, 16, 48])
+def test_tiny_examples_fill_the_rows_of_a_small_pool_too(pool):
+    costs = [Cost(tokens=20)] * 5000
+    packs = check_laws(Packer(Budget(tokens=16384), pool), costs)
+    steady = packs[: -2 if pool < 48 else -3]
+    assert len(steady) >= 3
+    assert min(len(pack) for pack in steady) * 20 / 16384 > 0.9
 
 
 def test_examples_that_cost_nothing_do_not_wait_for_ever():
     packs = check_laws(Packer(Budget(tokens=10), pool=3), [Cost()] * 40)
     assert max(map(len, packs)) == 7  # two places hold three each, and the one that takes the last place
+
+
+@pytest.mark.parametrize("key", [("a", 1), 1.5, None, b"a", ["a"]])
+def test_a_key_that_json_would_change_is_refused(key):
+    packer = Packer(Budget(tokens=10), pool=3)
+    with pytest.raises(TypeError, match=r"is a \w+: a key is a str or an int.*give .* number or id"):
+        packer.push(key, Cost(tokens=1))
+    assert len(packer) == 0
+
+
+@pytest.mark.parametrize("cost", [3, None, {"tokens": 3}])
+def test_a_cost_that_is_none_is_refused(cost):
+    packer = Packer(Budget(tokens=10), pool=3)
+    with pytest.raises(TypeError, match=r"example 'a' came with .* as its cost: give a Cost"):
+        packer.push("a", cost)
+    assert len(packer) == 0
 
 
 def test_once_the_places_are_taken_each_push_of_a_huge_example_returns_one_pack():

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from hedgerow.packing.search import Goal, Grid
+from hedgerow.packing.search import GRACE, Goal, Grid, Time
 
 Array = Any
 
@@ -25,21 +25,22 @@ def _compiled(function: Function) -> Function:
     return cast(Function, njit(cache=True, error_model="numpy")(function))
 
 
-def choose(sizes: Listing[Listing[int]], grid: Grid, goal: Goal, grace: float) -> list[int]:
+def choose(sizes: Listing[Listing[int]], grid: Grid, goal: Goal, time: Time) -> list[int]:
     """Return which of the waiting examples share the next row; see `hedgerow.packing.search.choose`."""
     count = len(sizes)
     found = np.empty(count, np.int64)
-    layers = _layers(count * grid.words * (grid.most[1] + 1))
     taken = _choose(
         np.fromiter(itertools.chain.from_iterable(sizes), np.int64, count * len(grid.limits)),
+        np.fromiter(time.last, np.int64, count),
+        (time.packs, time.most, time.must),
         np.array(grid.limits),
         grid.axes,
         grid.units,
         grid.most,
+        grid.scarce,
         goal.worth,
         goal.slack,
-        grace,
-        layers,
+        _layers(count * grid.words * (grid.most[1] + 1)),
         found,
     )
     chosen: list[int] = found[:taken].tolist()
@@ -54,13 +55,15 @@ def _layers(words: int) -> Array:
 @_compiled
 def _choose(
     sizes: Array,
+    last: Array,
+    clock: tuple[int, int, int],
     limits: Array,
     axes: tuple[int, int],
     units: tuple[int, int],
     most: tuple[int, int],
+    scarce: int,
     worth: tuple[float, float],
     slack: tuple[int, int],
-    grace: float,
     layers: Array,
     found: Array,
 ) -> int:
@@ -70,12 +73,20 @@ def _choose(
     for i in range(count):
         for axis in range(2):
             cells[i, axis] = min(-(-items[i, axes[axis]] // units[axis]), most[axis])
+    large, bare = _strain(items[:, axes[scarce]], limits[axes[scarce]])
+    packs, longest, must = clock
+    waited = 1 - (last - packs) / longest
+    grace = GRACE * waited * waited
     loss = (worth[0] * units[0], worth[1] * units[1])
-    last, x, y, oldest = _search(layers, cells, most, slack, loss, grace)
     chosen = np.zeros(count, np.bool_)
-    _path(layers, cells, most, last, x, y, chosen)
-    chosen[0] = oldest
-    inside = _complete(items, limits, axes, worth, chosen, 1 if grace == np.inf else 0)
+    _search(layers, cells, most, slack, loss, large, bare, grace, must, chosen)
+    value = items[:, axes[0]] * worth[0] + items[:, axes[1]] * worth[1]
+    for i in range(count):
+        if large[i] or i == 0:
+            value[i] += grace[i]
+        if large[i]:
+            value[i] += bare
+    inside = _complete(items, limits, axes, value, chosen, must)
     taken = 0
     for i in range(count):
         if inside[i]:
@@ -85,38 +96,90 @@ def _choose(
 
 
 @_compiled
+def _strain(sizes: Array, limit: int) -> tuple[Array, float]:
+    large, number, total = np.zeros(len(sizes), np.bool_), 0, 0
+    for i in range(len(sizes)):
+        total += sizes[i]
+        if 2 * sizes[i] > limit:
+            large[i] = True
+            number += 1
+    return large, max(0.0, 1 - total / (number * limit)) if number else 0.0
+
+
+@_compiled
 def _search(
     layers: Array,
     cells: Array,
     most: tuple[int, int],
     slack: tuple[int, int],
     loss: tuple[float, float],
-    grace: float,
-) -> tuple[int, int, int, bool]:
-    """Return the layer and the cell to go back from, and whether the oldest is in."""
+    large: Array,
+    bare: float,
+    grace: Array,
+    must: int,
+    chosen: Array,
+) -> None:
+    """Mark the examples that are `chosen`."""
     words = (most[0] >> 6) + 1
     size = words * (most[1] + 1)
     for i in range(size):
         layers[i] = U(0)
     layers[size - words + (most[0] >> 6)] = U(1) << U(most[0] & 63)
+    rest, number = np.empty(len(cells), np.int64), 0  # the examples whose layers are there
     first, second = cells[0, 0], cells[0, 1]
-    stop = -1
-    for i in range(len(cells)):
-        at = i * size
-        if i > 0:
-            _extend(layers, U(at - size), U(at), U(words), U(most[1] + 1), U(cells[i, 0]), U(cells[i, 1]))
-        if _has_full(layers, at, most, slack, first, second):
-            _, x, y = _best(layers, at, most, loss, first, second)
-            return i, x, y, True
-        if stop < 0 and _has_full(layers, at, most, slack, 0, 0):
-            stop = i
-    end = len(cells) - 1
-    last = stop if stop >= 0 else end
-    lost, x, y = _best(layers, end * size, most, loss, first, second)
-    other, other_x, other_y = _best(layers, last * size, most, loss, 0, 0)
-    if lost <= other + grace:
-        return end, x, y, True
-    return last, other_x, other_y, False
+    full = _has_full(layers, 0, most, slack, first, second)
+    for i in range(1, len(cells)):
+        if full:
+            break
+        if not large[i]:
+            old, new = number * size, (number + 1) * size
+            _extend(layers, U(old), U(new), U(words), U(most[1] + 1), U(cells[i, 0]), U(cells[i, 1]))
+            rest[number] = i
+            number += 1
+            full = _has_full(layers, new, most, slack, first, second)
+    if full:
+        chosen[0] = True
+        _, x, y = _best(layers, number * size, most, loss, first, second, np.inf)
+    else:
+        x, y = _least(layers, number * size, cells, most, loss, large, bare, grace, must, chosen)
+    _path(layers, cells, most, rest[:number], x, y, chosen)
+
+
+@_compiled
+def _least(
+    layers: Array,
+    at: int,
+    cells: Array,
+    most: tuple[int, int],
+    loss: tuple[float, float],
+    large: Array,
+    bare: float,
+    grace: Array,
+    must: int,
+    chosen: Array,
+) -> tuple[int, int]:
+    """Mark the oldest, a large example, both or neither: of the row that loses least; return its cell."""
+    best, oldest, beside, found_x, found_y = np.inf, True, 0, -1, -1
+    for turn in range(1 if must else 2):
+        here = turn == 0  # whether the oldest is in
+        for i in range(len(cells)):  # 0: nothing large beside it
+            if i > 0 and not large[i]:
+                continue
+            extra = 0.0 if i > 0 or (here and large[0]) else bare
+            first, second = 0, 0
+            if here:
+                extra, first, second = extra - grace[0], cells[0, 0], cells[0, 1]
+            if i > 0:
+                extra, first, second = extra - grace[i], first + cells[i, 0], second + cells[i, 1]
+            if first > most[0] or second > most[1]:
+                continue
+            lost, x, y = _best(layers, at, most, loss, first, second, best - extra)
+            if x >= 0 and lost + extra < best:
+                best, oldest, beside, found_x, found_y = lost + extra, here, i, x, y
+    chosen[0] = oldest
+    if beside > 0:
+        chosen[beside] = True
+    return found_x, found_y
 
 
 @_compiled
@@ -170,12 +233,18 @@ def _lowest(layers: Array, row: int, start: int, end: int) -> int:
 
 @_compiled
 def _best(
-    layers: Array, at: int, most: tuple[int, int], loss: tuple[float, float], first: int, second: int
+    layers: Array,
+    at: int,
+    most: tuple[int, int],
+    loss: tuple[float, float],
+    first: int,
+    second: int,
+    below: float,
 ) -> tuple[float, int, int]:
     words = (most[0] >> 6) + 1
-    best, found_x, found_y = np.inf, -1, -1
+    best, found_x, found_y = below, -1, -1
     for y in range(second, most[1] + 1):
-        if (y - second) * loss[1] > best:
+        if (y - second) * loss[1] >= best:
             break
         x = _lowest(layers, at + y * words, first, most[0])
         if x >= 0:
@@ -187,13 +256,14 @@ def _best(
 
 @_compiled
 def _path(
-    layers: Array, cells: Array, most: tuple[int, int], last: int, x: int, y: int, chosen: Array
+    layers: Array, cells: Array, most: tuple[int, int], rest: Array, x: int, y: int, chosen: Array
 ) -> None:
     words = (most[0] >> 6) + 1
     size = words * (most[1] + 1)
-    for i in range(last, 0, -1):
-        word = layers[(i - 1) * size + y * words + (x >> 6)]
+    for number in range(len(rest) - 1, -1, -1):
+        word = layers[number * size + y * words + (x >> 6)]
         if not (word >> U(x & 63)) & U(1):
+            i = rest[number]
             chosen[i] = True
             x += cells[i, 0]
             y += cells[i, 1]
@@ -201,9 +271,8 @@ def _path(
 
 @_compiled
 def _complete(
-    items: Array, limits: Array, axes: tuple[int, int], worth: tuple[float, float], chosen: Array, kept: int
+    items: Array, limits: Array, axes: tuple[int, int], value: Array, chosen: Array, kept: int
 ) -> Array:
-    value = items[:, axes[0]] * worth[0] + items[:, axes[1]] * worth[1]
     room, inside = limits.copy(), np.zeros(len(items), np.bool_)
     for i in range(len(items)):
         if chosen[i]:

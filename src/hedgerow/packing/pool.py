@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import math
 import operator
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -18,14 +17,12 @@ else:
     from hedgerow.packing.search import choose
 
 Key = str | int
+_KEYS = (str, int)  # what JSON gives back as it was
 Oversize = Literal["raise", "drop"]
 
 _WAIT = 4  # an example leaves at the latest this many packs, times the pool, after it came
-_GRACE = (
-    0.01  # part of a row that may be lost to let the oldest leave just before its time is up; half, at half
-)
 _HELD = 1.5  # tiny examples share a place up to a size at which the places together hold this many rows ...
-_LEAST = 16  # ... but in a pool smaller than this no more than they would in one of this size
+_LEAST = 16  # ... but in a pool smaller than this all but one hold one row, and tiny is no more than in this
 
 
 class Packer:
@@ -35,8 +32,11 @@ class Packer:
     and at the latest 4 x pool packs after it came.
 
     The pool has `pool` places, and a push that takes the last one returns a pack. Tiny examples would fill
-    the places and no row, so they share one, and leave together: at most `pool` of them, and at most 1.5/pool
-    of each budget (3/32 where the pool is smaller than 16).
+    the places and no row, so those of at most 1.5/pool of each budget share a place up to that size, and
+    leave together. Where the pool is smaller than 16, tiny is what takes at most 3/32, and a place holds up
+    to 1/(pool - 1) of each budget. At most `pool` that take nothing of any budget share a place.
+
+    A key is a str or an int, so that it is the same after the state went through JSON.
 
     Args:
         budget: the most a row may hold.
@@ -70,6 +70,8 @@ class Packer:
         self._none = [0] * len(budget)
         self._limits = tuple(budget[name] for name in self._names)
         self._tiny = tuple(int(_HELD * limit) // max(pool, _LEAST) for limit in self._limits)
+        small = pool < _LEAST
+        self._shared = tuple(limit // max(pool - 1, 1) for limit in self._limits) if small else self._tiny
         self._packs = 0
         # The places in use, in order of arrival of their first example:
         self._keys: list[list[Key]] = []
@@ -86,8 +88,12 @@ class Packer:
         The keys of a pack come place by place, the oldest first.
 
         Raises:
-            BudgetError: the example alone exceeds the budget; the pool stays as it was.
+            BudgetError: the example alone exceeds the budget.
+            TypeError: the key is neither a str nor an int, or the cost is not a Cost.
+                In all these cases the pool stays as it was.
         """
+        if not (isinstance(key, _KEYS) and isinstance(cost, Cost)):
+            raise _wrong_type(key, cost)
         sizes = list(map(cost.get, self._names, self._none))
         if all(map(operator.le, sizes, self._tiny)):
             if self._share(key, sizes):
@@ -142,10 +148,10 @@ class Packer:
 
     def _share(self, key: Key, sizes: list[int]) -> bool:
         """Let a tiny example wait where others do, if there is room."""
-        if self._open < 0 or len(self._keys[self._open]) == self.pool:
+        if self._open < 0 or (len(self._keys[self._open]) >= self.pool and not any(sizes)):
             return False
         together = list(map(operator.add, self._sizes[self._open], sizes))
-        if not all(map(operator.le, together, self._tiny)):
+        if not all(map(operator.le, together, self._shared)):
             return False
         self._keys[self._open].append(key)
         self._sizes[self._open] = together
@@ -158,9 +164,8 @@ class Packer:
         urgent = self._last[0] <= self._packs + len(self._last) and any(
             map(operator.le, self._last, itertools.count(self._packs + 1))
         )
-        waited = 1 - (self._last[0] - self._packs) / (_WAIT * self.pool)
-        grace = math.inf if urgent else _GRACE * waited
-        chosen = choose(self._sizes, *search.aim(self._sizes, self._limits), grace)
+        time = search.Time(self._last, self._packs, _WAIT * self.pool, int(urgent))
+        chosen = choose(self._sizes, *search.aim(self._sizes, self._limits), time)
         packed = [key for place in chosen for key in self._keys[place]]
         for place in reversed(chosen):
             del self._keys[place], self._last[place], self._sizes[place]
@@ -169,6 +174,17 @@ class Packer:
         self._open = -1 if left else self._open - before
         self._packs += 1
         return packed
+
+
+def _wrong_type(key: object, cost: object) -> TypeError:
+    if isinstance(key, _KEYS):
+        return TypeError(
+            f"example {key!r} came with {cost!r} as its cost: give a Cost, such as Cost(tokens=900)"
+        )
+    return TypeError(
+        f"{key!r} is a {type(key).__name__}: a key is a str or an int, which JSON gives back as it was; "
+        "give the example's number or id, and look the rest up by it"
+    )
 
 
 def check_fits(key: Key, cost: Cost, budget: Budget) -> None:

@@ -5,8 +5,13 @@ search is reachability over a grid of *room left*, one bit a cell, and adding an
 itself says what room is worth: that of the scarcer budget counts in full, that of the other the less the more
 it abounds, and no weight between budgets is set by hand. The grid rounds up; exact swaps then close the gaps.
 
-A full row that takes in the oldest example ends the search. So hard examples leave early, at no loss, and few
-are still there when their time is up, when they would have to leave whatever the loss.
+Examples of more than half of the scarcest budget are *large*: a row holds one at most. So the search runs
+over the others, and then tries each large one on what they reach. Where the large ones need more rows than
+the volume of the pool, only a small one that goes with a large one saves a row: one without a large one then
+loses as much of itself as those rows leave empty.
+
+The longer an example has waited, the more may be lost to let it leave. So hard ones leave early, in what
+suits them best, and few are still there when their time is up, when they have to leave whatever the loss.
 
 This is the reference, in whole Python integers. `hedgerow.packing.fast` is the same search compiled, and its
 rows are the same.
@@ -19,13 +24,15 @@ import operator
 from collections.abc import Sequence as Listing
 
 Sizes = tuple[int, ...]  # what an example takes of each budget, in the order of their names
+Step = tuple[int, int]  # what it takes in cells
 
 COLUMNS, ROWS = 511, 511  # most cells of the axis of the larger budget, and of the other
 LINE = 65535  # most cells where there is one budget only: up to here it is exact
 SLACK = 1024  # a row is full when less than this part of the scarcest budget is left, and of the other ...
-MARGIN = 1.1  # ... this many times its fair share is used: more than that would spend what later rows need
+MARGIN = 1.3  # ... this many times its fair share is used: more than that would spend what later rows need
 SHARES = 512  # the demand of the one budget as part of the other's is rounded to 1/512
-STEEPNESS = 20  # how fast a budget that abounds loses its worth: half as much at .966 of the demand
+STEEPNESS = 12  # how fast a budget that abounds loses its worth: half as much at .944 of the demand
+GRACE = 0.05  # part of a row that may be lost to let an example leave when its time is up; a quarter, at half
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +79,49 @@ class Goal:
     slack: tuple[int, int]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Time:
+    """What time is left to the examples that wait.
+
+    | field | meaning |
+    |---|---|
+    | last | number of the last pack that each may leave in, the oldest first; packs count from 1 |
+    | packs | how many packs have left |
+    | most | how many packs an example may wait |
+    | must | how many of the oldest have to be in the next: 0 or 1 |
+    """
+
+    last: Listing[int]
+    packs: int
+    most: int
+    must: int
+
+    def grace(self, place: int) -> float:
+        """Return the part of a row that may be lost to let this one leave."""
+        waited = 1 - (self.last[place] - self.packs) / self.most
+        return GRACE * waited * waited
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Strain:
+    """Examples that are large: a row holds one at most, as each takes more than half of the scarcest budget.
+
+    | field | meaning |
+    |---|---|
+    | large | whether each is |
+    | bare | what a row without one loses: the part of the rows of large ones that all volume leaves empty |
+    """
+
+    large: list[bool]
+    bare: float
+
+    @classmethod
+    def of(cls, sizes: list[int], limit: int) -> "Strain":
+        """Find them by what each takes of the scarcest budget."""
+        large = [2 * size > limit for size in sizes]
+        return cls(large, max(0.0, 1 - sum(sizes) / (sum(large) * limit)) if any(large) else 0.0)
+
+
 def grid_of(limits: Sizes, first: int, second: int) -> Grid:
     """Return the grid for the most and the second most strained budget."""
     if first == second:
@@ -85,6 +135,8 @@ def grid_of(limits: Sizes, first: int, second: int) -> Grid:
 
 def aim(sizes: Listing[Listing[int]], limits: Sizes) -> tuple[Grid, Goal]:
     """Return the grid and the goal that what waits asks for; arguments as in `choose`."""
+    if len(limits) == 1:
+        return _aim(limits, 0, 0, SHARES)
     totals = list(map(sum, zip(*sizes, strict=True)))
     demand = [total / limit if limit else 0.0 for total, limit in zip(totals, limits, strict=True)]
     order = sorted(range(len(limits)), key=demand.__getitem__, reverse=True)
@@ -103,73 +155,110 @@ def _aim(limits: Sizes, first: int, second: int, share: int) -> tuple[Grid, Goal
     return grid, Goal(*goal) if grid.scarce == 0 else Goal(goal[0][::-1], goal[1][::-1])
 
 
-def choose(sizes: Listing[Listing[int]], grid: Grid, goal: Goal, grace: float) -> list[int]:
+def choose(sizes: Listing[Listing[int]], grid: Grid, goal: Goal, time: Time) -> list[int]:
     """Return which of the waiting examples share the next row, in order of arrival: never none.
 
-    The search takes the oldest in if a full row does, or any row that loses little by it. Then whatever else
-    still fits is in too, and examples are swapped while that fills the row.
+    A full row of the oldest and others that are not large ends the search. Otherwise it is the row that loses
+    least, less the grace of the oldest and of the large example if they are in. Then whatever else still fits
+    is in too, and examples are swapped while that fills the row.
 
     Args:
         sizes: what each example takes of each budget, the oldest first; each fits alone.
         grid: from `aim`.
         goal: from `aim`.
-        grace: how much more of the scarcest budget, as a part of it, a row with the oldest may leave unused
-            than one without; infinite: the oldest must be in.
+        time: what is left to each.
     """
     steps = [(grid.cells(0, item[grid.axes[0]]), grid.cells(1, item[grid.axes[1]])) for item in sizes]
-    return _complete(sizes, grid, goal, _search(steps, grid, goal, grace), int(grace == math.inf))
+    first = grid.axes[grid.scarce]
+    strain = Strain.of([item[first] for item in sizes], grid.limits[first])
+    chosen = sorted(_search(steps, grid, goal, time, strain))
+    return _complete(sizes, grid, _values(sizes, grid, goal, time, strain), chosen, time.must)
 
 
-def _search(steps: list[tuple[int, int]], grid: Grid, goal: Goal, grace: float) -> list[int]:
+def _values(sizes: Listing[Listing[int]], grid: Grid, goal: Goal, time: Time, strain: Strain) -> list[float]:
+    """Return what each example is worth to a row, as `_least` counts."""
+    values = [size[grid.axes[0]] * goal.worth[0] + size[grid.axes[1]] * goal.worth[1] for size in sizes]
+    for i, large in enumerate(strain.large):
+        if large or i == 0:
+            values[i] += time.grace(i)
+        if large:
+            values[i] += strain.bare
+    return values
+
+
+def _search(steps: list[Step], grid: Grid, goal: Goal, time: Time, strain: Strain) -> list[int]:
     width = 64 * grid.words
     reach = 1 << (grid.most[1] * width + grid.most[0])  # the room that some of the examples so far leave
-    layers: list[int] = []
-    with_oldest, without = _full(grid, goal, steps[0]), _full(grid, goal, (0, 0))
-    stop = None  # the first layer with a full row that lacks the oldest
-    for i, (across, down) in enumerate(steps):
-        if i:  # the oldest is left out: at its corner of the grid is what takes it in
-            allowed = reach & _columns(grid.most[1] + 1, width, across) if across else reach
-            reach |= allowed >> (down * width + across)
-        layers.append(reach)
+    layers, rest = [reach], [i for i in range(1, len(steps)) if not strain.large[i]]
+    with_oldest = _full(grid, goal, steps[0])
+    for i in rest:
         if reach & with_oldest:
-            return [0, *_path(layers, steps, width, _best(reach, grid, goal, steps[0])[1])]
-        if stop is None and reach & without:
-            stop = i
-    others = layers if stop is None else layers[: stop + 1]
-    loss, cell = _best(reach, grid, goal, steps[0])
-    other_loss, other = _best(others[-1], grid, goal, (0, 0))
-    if loss <= other_loss + grace:
-        return [0, *_path(layers, steps, width, cell)]
-    return _path(others, steps, width, other)
+            break
+        across, down = steps[i]
+        allowed = reach & _columns(grid.most[1] + 1, width, across) if across else reach
+        reach |= allowed >> (down * width + across)
+        layers.append(reach)
+    rows = _rows(reach, grid)
+    if reach & with_oldest:
+        chosen, (_, cell) = [0], _best(rows, grid, goal, steps[0], math.inf)
+    else:
+        chosen, cell = _least(steps, rows, grid, goal, time, strain)
+    return chosen + _path(layers, rest, steps, width, cell)
 
 
-def _path(layers: list[int], steps: list[tuple[int, int]], width: int, cell: int) -> list[int]:
-    """Return the examples that lead to a cell of the last layer: the oldest that can."""
+def _least(
+    steps: list[Step], rows: list[int], grid: Grid, goal: Goal, time: Time, strain: Strain
+) -> tuple[list[int], int]:
+    """Return the oldest, a large example, both or neither, and the cell: of the row that loses least."""
+    best, chosen, cell = math.inf, [0], -1
+    large = [i for i in range(1, len(steps)) if strain.large[i]]
+    with_oldest, without = [[0], *([0, i] for i in large)], [[], *([i] for i in large)]
+    for together in with_oldest if time.must else with_oldest + without:
+        corner = sum(steps[i][0] for i in together), sum(steps[i][1] for i in together)
+        extra = 0.0 if any(strain.large[i] for i in together) else strain.bare
+        for i in together:
+            extra -= time.grace(i)
+        if corner[0] <= grid.most[0] and corner[1] <= grid.most[1]:
+            loss, found = _best(rows, grid, goal, corner, best - extra)
+            if found >= 0 and loss + extra < best:
+                best, chosen, cell = loss + extra, together, found
+    return chosen, cell
+
+
+def _path(layers: list[int], rest: list[int], steps: list[Step], width: int, cell: int) -> list[int]:
+    """Return which of the `rest` lead to a cell of the last layer: the oldest that can."""
     chosen = []
-    for i in reversed(range(1, len(layers))):
-        if not layers[i - 1] >> cell & 1:
-            chosen.append(i)
-            cell += steps[i][1] * width + steps[i][0]
-    return chosen[::-1]
+    for number in reversed(range(1, len(layers))):
+        if not layers[number - 1] >> cell & 1:
+            chosen.append(rest[number - 1])
+            across, down = steps[rest[number - 1]]
+            cell += down * width + across
+    return chosen
 
 
-def _best(layer: int, grid: Grid, goal: Goal, corner: tuple[int, int]) -> tuple[float, int]:
-    """Return the least loss, and its cell, when what is left at `corner` would be used up."""
-    across, down = (worth * unit for worth, unit in zip(goal.worth, grid.units, strict=True))
+def _rows(layer: int, grid: Grid) -> list[int]:
     size = 8 * grid.words
     table = layer.to_bytes(size * (grid.most[1] + 1), "little")
-    best, found = float("inf"), -1
+    return [int.from_bytes(table[start : start + size], "little") for start in range(0, len(table), size)]
+
+
+def _best(rows: list[int], grid: Grid, goal: Goal, corner: Step, below: float) -> tuple[float, int]:
+    """Return the least loss below a bound, and its cell, when what is left at `corner` would be used up."""
+    across, down = (worth * unit for worth, unit in zip(goal.worth, grid.units, strict=True))
+    best, found = below, -1
     for y in range(corner[1], grid.most[1] + 1):
-        row = int.from_bytes(table[y * size : (y + 1) * size], "little") >> corner[0]
+        if (y - corner[1]) * down >= best:
+            break
+        row = rows[y] >> corner[0]
         if row:
             x = (row & -row).bit_length() - 1
             loss = x * across + (y - corner[1]) * down
             if loss < best:
-                best, found = loss, y * size * 8 + x + corner[0]
+                best, found = loss, y * 64 * grid.words + x + corner[0]
     return best, found
 
 
-def _full(grid: Grid, goal: Goal, corner: tuple[int, int]) -> int:
+def _full(grid: Grid, goal: Goal, corner: Step) -> int:
     """Return the cells of a row that is full once what is left at `corner` is used up."""
     width = 64 * grid.words
     across = min(goal.slack[0], grid.most[0] - corner[0])
@@ -186,14 +275,13 @@ def _columns(rows: int, width: int, start: int) -> int:
 
 
 def _complete(
-    items: Listing[Listing[int]], grid: Grid, goal: Goal, chosen: list[int], kept: int
+    items: Listing[Listing[int]], grid: Grid, value: list[float], chosen: list[int], kept: int
 ) -> list[int]:
-    """Keep within all budgets, exactly; take in and swap what brings the row nearer to full.
+    """Keep within all budgets, exactly; take in what fits, and swap for what is worth more.
 
     The first `kept` examples stay in.
     """
     first, second = grid.axes
-    value = [item[first] * goal.worth[0] + item[second] * goal.worth[1] for item in items]
     room, inside = list(grid.limits), [False] * len(items)
     # A third budget may refuse some of `chosen`; the others fill up what that, and rounding, left.
     _admit(items, room, inside, chosen)
