@@ -159,7 +159,44 @@ def test_dotted_overrides_reach_everything(write):
             "packing: {budget: {token: 5}}",
             "packing.budget.token: unknown key 'token'; did you mean 'tokens'?",
         ),
-        ("on_bad: skip", "on_bad: unknown key 'on_bad'; it belongs to another section"),
+        (
+            "on_bad: skip",
+            "on_bad: unknown key 'on_bad'; it belongs to another section; known keys here: context, data,",
+        ),
+        ("packing: {budget: {zzz: 5}}", "packing.budget.zzz: unknown key 'zzz'; known keys: crops, tokens\n"),
+        (
+            "loss: {dynamic: {name: focal, share: 1}}",
+            "loss.dynamic.share: unknown key 'share'; it belongs to another section; known keys here: gamma, "
+            "name\n",
+        ),
+        (
+            "loss: {dynamic: {name: top, share: 2}}",
+            "loss.dynamic.share: Input should be less than or equal to 1 (given: 2)",
+        ),
+        (
+            "weights: {lexical: {keywords: {words: [a]}}}",
+            "weights.lexical.keywords.words: a name is missing above it: {name: {words: ...}}\n",
+        ),
+        (
+            "weights: {lexical: {keywords: [a]}}",
+            "weights.lexical.keywords: keys and values are needed, in braces: {key: value}\n",
+        ),
+        (
+            "weights: {spans: {opening: 0}}",
+            "weights.spans.opening: keys and values are needed, in braces; known keys: factor, patterns,",
+        ),
+        (
+            "{loss: {preference: {name: dpo}}, weights: {scale: {qa: 2}, schedule: {qa: [[0, 1]]}}}",
+            "weights.scale, weights.schedule have no part in a preference loss; leave them out\n",
+        ),
+        (
+            "{loss: {preference: {name: dpo}}, weights: {allow_negative: true}}",
+            "weights.allow_negative have no part in a preference loss; leave them out\n",
+        ),
+        (
+            "weights: {sources: {web: 1e+9}}",
+            "weights.sources.web: Input should be less than or equal to 1000000",
+        ),
         ("loss: {normalise: tokens}", "loss.normalise: unknown key 'normalise'; did you mean 'normalize'?"),
         ("vision: {crop_siz: 84}", "vision.crop_siz: unknown key 'crop_siz'; did you mean 'crop_size'?"),
         ("model: {spec: {layer: 2}}", "model.spec.layer: unknown key 'layer'; did you mean 'layers'?"),
@@ -248,7 +285,7 @@ def test_a_wrong_value_is_one_line_with_file_key_and_what_is_allowed(write, chan
     path = write(yaml.safe_dump(yaml.safe_load(SMALL) | yaml.safe_load(change)))
     with pytest.raises(RecipeError) as raised:
         load_recipe(path)
-    assert str(raised.value).startswith(f"{path}: {told}")
+    assert f"{raised.value}\n".startswith(f"{path}: {told}")
     assert "\n" not in str(raised.value)
 
 

@@ -11,7 +11,7 @@ from hedgerow.data.facts import MediaFacts
 from hedgerow.data.index import Examples
 from hedgerow.data.measure import Maker, Progress
 from hedgerow.data.mixture import DataSet, Rates
-from hedgerow.data.names import check_sources, check_tasks
+from hedgerow.data.names import check_sources, check_spans, check_tasks
 from hedgerow.data.references import References
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
@@ -80,14 +80,18 @@ def _check_names(recipe: Recipe, examples: Examples) -> None:
         "weights.scale": tuple(weights.scale),
         "weights.schedule": tuple(weights.schedule),
     }
-    check_tasks(tasks, examples)
-    check_sources("weights.sources", tuple(weights.sources), examples)
+    limits = weights.limits()
+    check_tasks(tasks | {f"{name}.tasks": one.tasks for name, one in limits.items()}, examples)
+    sources = {"weights.sources": tuple(weights.sources)}
+    check_sources(sources | {f"{name}.sources": one.sources for name, one in limits.items()}, examples)
+    named = weights.spans.named
+    check_spans("weights.spans.named.names", tuple(named.names) if named else (), examples)
 
 
 def maker_of(recipe: Recipe, encoder: Encoder) -> Maker:
     """Make what turns lines into the trees a recipe trains on."""
     return Maker(
-        encoder,
+        encoder if recipe.loss.preference is None else encoder.for_preferences(),
         seed=recipe.seed,
         transforms=recipe.data.transforms,
         budget=budget_of(recipe),

@@ -106,6 +106,7 @@ def view(
     *overrides: Overrides,
     recipe: Path | None = None,
     out: Path = Path("view.html"),
+    trees: int = 24,
     as_json: AsJson = False,
 ) -> None:
     """Write trees and packed rows of a JSONL file as one HTML page.
@@ -116,14 +117,17 @@ def view(
         Trees in the native format.
     recipe
         The recipe whose tokenizer, vision settings, weights and budget are used; small defaults without one.
+        Any field of it can be set by a dotted flag, such as `--weights.preset uniform`.
     out
         The page to write.
+    trees
+        How many trees to show, the first ones of the file; each adds about 10 KB and its pictures.
     """
     _check_readable(file)
     settings = _settings(recipe, overrides)
     from hedgerow.report.view import view_file
 
-    result = view_file(file, settings, out=out)
+    result = view_file(file, settings, out=out, most=trees)
     print(_fields(result) if as_json else result)
 
 
@@ -266,9 +270,10 @@ def sweep(
     out: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train with video captions weighed 0.05 to 0.5, then pointing 0.1 to 1.0: the trade-off.
+    """Train with captions weighed 0.05 to 0.5, then pointing 0.1 to 1.0: the trade-off.
 
-    An experiment that was cut off goes on where it was.
+    Captions are those of videos, or those of images where the training data have no others. An experiment
+    that was cut off goes on where it was.
 
     Parameters
     ----------

@@ -2,14 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Frame = Literal["fraction", "pixels", "percent", "thousandths"]
 Box = tuple[float, float, float, float]
-Weight = Annotated[float, Field(ge=0.0)]
+MOST = 1e6  # of one weight; the product of several must stay within float32
+
+
+def _moderate(weight: float) -> float:
+    if weight > MOST:
+        raise ValueError(f"a weight may be {MOST:,.0f} at most, or the loss overflows; give a smaller one")
+    return weight
+
+
+Weight = Annotated[float, Field(ge=0.0, strict=True), AfterValidator(_moderate)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

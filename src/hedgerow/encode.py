@@ -1,11 +1,13 @@
 """From a message tree to a Sequence: text, media, answers and weights put together."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 
 import numpy as np
 
@@ -81,6 +83,9 @@ class Encoder:
         facts: where the facts of a media file come from.
         vision_first: put each node's visual tokens before its text in physical order. It changes no result
             and leaves block-sparse attention more to skip; prompts are in logical order all the same.
+
+    Attributes:
+        paired: whether a tree must have ranked answers to compare, see `for_preferences`.
     """
 
     def __init__(
@@ -97,6 +102,13 @@ class Encoder:
         self.weights = weights or Weighting()
         self.facts = facts
         self.vision_first = vision_first
+        self.paired = False
+
+    def for_preferences(self) -> "Encoder":
+        """Return an encoder that refuses trees without a better and a worse answer to one question."""
+        other = copy.copy(self)
+        other.paired = True
+        return other
 
     def __call__(self, tree: MessageTree) -> Sequence:
         """Encode a tree, pixels included.
@@ -145,7 +157,7 @@ class Encoder:
         drafts = self._drafts(tree, nodes)
         samples = self._samples(tree, nodes, drafts)
         weights = [
-            sample.weight * float(drafts[node].weights(self.weights).sum())
+            sample.weight * float(self._weights(tree, nodes[node], drafts[node]).sum())
             for node, sample in samples.items()
         ]
         tasks = tuple(sample.task for sample in samples.values())
@@ -212,6 +224,8 @@ class Encoder:
             drafts.append(draft)
         if not any(weight >= 0 for draft in drafts for weight in draft.answer):
             raise DataError(f"{tree.id}: no supervised answer; add an assistant message to a branch")
+        if self.paired:
+            _check_pairs(tree, _told(nodes, drafts))
         return drafts
 
     def _draft(
@@ -224,9 +238,14 @@ class Encoder:
                 group = self._add_media(draft, message, above, group)
                 self._add_text(draft, history, number, above + draft.media)
             except HedgerowError as error:
-                place = f"branch {node.address}" if node.address else "root"
-                raise type(error)(f"{tree.id}, {place}: {error}") from None
+                raise type(error)(f"{_place(tree, node)}: {error}") from None
         return draft
+
+    def _weights(self, tree: MessageTree, node: Node, draft: _Draft) -> Array:
+        try:
+            return draft.weights(self.weights)
+        except DataError as error:
+            raise type(error)(f"{_place(tree, node)}: {error}") from error.__cause__
 
     def _add_media(
         self, draft: _Draft, message: Message, above: list[tuple[Media, MediaLayout]], group: int
@@ -294,7 +313,8 @@ class Encoder:
         target = np.flatnonzero(answer >= 0)
         samples = self._samples(tree, nodes, drafts)
         number = {node: place for place, node in enumerate(sorted(samples))}
-        own = np.concatenate([draft.weights(self.weights) for draft in drafts])[target].astype(np.float32)
+        every = [self._weights(tree, node, draft) for node, draft in zip(nodes, drafts, strict=True)]
+        own = np.concatenate(every)[target].astype(np.float32)
         weight = np.array([samples[node].weight for node in owner[target]], np.float32) * own
         tokens = np.array([token for draft in drafts for token in draft.tokens], np.int32)
         return Sequence(
@@ -319,6 +339,7 @@ class Encoder:
             node.index: sum(w >= 0 for w in draft.answer) for node, draft in zip(nodes, drafts, strict=True)
         }
         answered = [node for node in nodes if counts[node.index]]
+        told = _told(nodes, drafts)
         found = {}
         for node in answered:
             n = counts[node.index] - drafts[node.index].stops
@@ -333,7 +354,7 @@ class Encoder:
                 task=task,
                 n=n,
                 weight=weight * node.weight,
-                pair=_pair(node, nodes),
+                pair=_pair(node, told),
                 rank=node.rank or 0,
             )
         return found
@@ -373,6 +394,20 @@ def _name_empty(source: str) -> None:
     _LOG.warning("data set '%s' has empty answers: only the end of their turn is trained", source)
 
 
+_unranked: set[str] = set()  # data sets that were named
+
+
+def _name_unranked(source: str, place: str) -> None:
+    if source not in _unranked:
+        _unranked.add(source)
+        _LOG.warning(
+            "%s has no rank, and answers beside it have one: in a preference run it is not trained, nor are "
+            "others like it in data set '%s'",
+            place,
+            source,
+        )
+
+
 def written(part: Text | Points | Tracks) -> str:
     """Return the text of a part; points and tracks must have been placed."""
     if isinstance(part, Text):
@@ -399,10 +434,50 @@ def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:
             start = place
 
 
-def _pair(node: Node, nodes: tuple[Node, ...]) -> int:
+def _told(nodes: tuple[Node, ...], drafts: list[_Draft]) -> list[Node]:
+    """The nodes with an answer of a weight above 0: one of weight 0 is compared with no other."""
+    found = zip(nodes, drafts, strict=True)
+    return [node for node, draft in found if node.weight and max(draft.answer, default=-1.0) > 0]
+
+
+def _pair(node: Node, told: list[Node]) -> int:
     """Ranked siblings share their parent's index; without a better and a worse answer there is no pair."""
-    ranks = {other.rank for other in nodes if other.parent == node.parent} - {None}
-    return node.parent if node.rank is not None and len(ranks) > 1 else -1
+    ranks = {other.rank for other in told if other.parent == node.parent} - {None}
+    return node.parent if node.rank is not None and len(ranks) > 1 and node in told else -1
+
+
+def _check_pairs(tree: MessageTree, told: list[Node]) -> None:
+    """Refuse a tree that a preference loss cannot use, and name one of which it uses a part.
+
+    Raises:
+        DataError: there is no better and worse answer, or siblings of a rank answer different questions.
+    """
+    paired = [node for node in told if _pair(node, told) >= 0]
+    if not paired:
+        raise DataError(
+            f"{tree.id}: no better and worse answer to one question; give sibling branches a rank (0 is "
+            "best) and weights above 0, or leave the tree out of a preference run"
+        )
+    first: dict[int, Node] = {}
+    for node in paired:
+        other = first.setdefault(node.parent, node)
+        if _question(node) != _question(other):
+            raise DataError(
+                f"{_place(tree, node)}: its rank compares it with branch {other.address}, which answers "
+                "another question; put the question above both, or leave the ranks out"
+            )
+    for node in told:
+        if node.rank is None and node.parent in first:
+            _name_unranked(tree.source, _place(tree, node))
+
+
+def _question(node: Node) -> list[Message]:
+    """What a branch asks before its first answer."""
+    return list(takewhile(lambda message: message.role != "assistant", node.messages))
+
+
+def _place(tree: MessageTree, node: Node) -> str:
+    return f"{tree.id}, branch {node.address}" if node.address else f"{tree.id}, root"
 
 
 def _cost(nodes: tuple[Node, ...], drafts: list[_Draft]) -> Cost:

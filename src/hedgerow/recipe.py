@@ -6,11 +6,10 @@ come as an override; `out` is always relative to the working directory.
 """
 
 import copy
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -31,7 +30,7 @@ from hedgerow.data.oversize import Oversize
 from hedgerow.data.transforms import Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.models.spec import ModelSpec
-from hedgerow.validation import explain, parse_yaml, read_yaml, yaml_package
+from hedgerow.validation import explain, fields_of, parse_yaml, read_yaml, yaml_package
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.weights.dynamic import Dynamic
 from hedgerow.weights.weighting import Weighting
@@ -154,6 +153,15 @@ class Loss(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_reference_is_of_use(self) -> "Loss":
+        if self.reference == "model" and not self.needs_reference:
+            raise ValueError(
+                "reference: model, but neither a preference loss nor dynamic 'top' by 'excess' is given to "
+                "use it; leave it out"
+            )
+        return self
+
 
 class Room(Section):
     """The most a row may hold."""
@@ -246,6 +254,9 @@ def _refuse_fp16(value: object) -> object:
     return value
 
 
+_OF_SAMPLES = ("preset", "c", "tasks", "scale", "sources", "schedule", "allow_negative")
+
+
 class Recipe(Section):
     """A training run.
 
@@ -314,6 +325,26 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _references_come_from_one_place(self) -> "Recipe":
+        if self.data.references is not None and self.loss.reference == "model":
+            raise ValueError(
+                "data.references names a file, and loss.reference: model asks for a copy of the model; leave "
+                "out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_part(self) -> "Recipe":
+        """Answers are compared by their ranks: what only weighs one answer against another plays no part."""
+        given = [name for name in _OF_SAMPLES if getattr(self.weights, name) != getattr(Weighting(), name)]
+        if self.loss.preference is not None and given:
+            raise ValueError(
+                f"{', '.join(f'weights.{name}' for name in given)} have no part in a preference loss; leave "
+                "them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _divisor_is_positive(self) -> "Recipe":
         if self.weights.allow_negative and self.loss.normalize == "weights":
             raise ValueError(
@@ -330,21 +361,26 @@ class Recipe(Section):
         """Return the recipe as YAML that `load_recipe` reads, defaults included."""
         return str(yaml_package().safe_dump(self.to_dict(), sort_keys=False))
 
+    @property
+    def origin(self) -> str:
+        """Where the weights come from."""
+        if self.init is not None:
+            return f"weights of {self.init}"
+        return "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
+
     def __repr__(self) -> str:
         """Show the run in a few lines."""
         budget, optimizer = self.packing.budget, self.optimizer
         rates = ", ".join(
             f"{name} {getattr(optimizer, name).lr:g}" for name in ("vision", "connector", "language")
         )
-        origin = "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
-        origin = origin if self.init is None else f"weights of {self.init}"
         packing = self.packing
         way = f"pool of {packing.pool}" if packing.window is None else f"windows of {packing.window:,}"
         matrices = f"matrices by muon {optimizer.muon.lr:g}, " if optimizer.name == "muon" else ""
         lines = [
             f"Recipe: {self.steps:,} steps of {self.rows_per_step} rows, seed {self.seed}, {self.precision}",
             f"  data       {', '.join(str(source.path) for source in self.data.train)}",
-            f"  model      {origin}, tokenizer {self.model.tokenizer}",
+            f"  model      {self.origin}, tokenizer {self.model.tokenizer}",
             f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, {way}",
             f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
             f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
@@ -372,7 +408,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     try:
         return Recipe.model_validate(_anchored(raw, Path()))
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error, _names(Recipe))}") from None
+        raise RecipeError(f"{path}: {explain(error, _names(Recipe), Recipe)}") from None
     except RecipeError as error:
         raise RecipeError(f"{path}: vision: {error}") from None
 
@@ -437,10 +473,7 @@ def _anchor(place: Any, key: str, folder: Path) -> None:
 
 def _names(kind: Any) -> set[str]:
     """Every key a recipe may have, at any depth: those of a section, a dataclass, or what a generic holds."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        kinds = {name: field.annotation for name, field in kind.model_fields.items()}
-    elif dataclasses.is_dataclass(kind):
-        kinds = get_type_hints(kind)
-    else:
+    kinds = fields_of(kind)
+    if not kinds:
         return {name for inner in get_args(kind) for name in _names(inner)}
     return {*kinds, *(name for inner in kinds.values() for name in _names(inner))}

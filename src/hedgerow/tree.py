@@ -102,7 +102,7 @@ class MessageTree:
         try:
             return _ADAPTER.validate_python(value)
         except ValidationError as error:
-            raise DataError(f"{where}: {explain(error, _KEYS)}") from None
+            raise DataError(f"{where}: {explain(error, _KEYS, MessageTree)}") from None
 
     def __repr__(self) -> str:
         """Draw the tree, one line a message."""

@@ -3,17 +3,21 @@
 Imports nothing heavy, so that a wrong path is told at once.
 """
 
+import dataclasses
 from collections.abc import Iterable
+from collections.abc import Sequence as Listing
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hedgerow.errors import RecipeError
 
 _UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
 _LIST = {"tuple_type", "list_type"}
+_MAPPING = {"mapping_type", "dict_type"}
+_SECTION = {"dataclass_type", "model_type", "model_attributes_type"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -63,30 +67,83 @@ def yaml_package() -> Any:
     return yaml
 
 
-def explain(error: ValidationError, names: Iterable[str]) -> str:
+def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> str:
     """Return the first problem as `where: what was given, what is allowed`.
 
     Args:
         error: what pydantic raised.
         names: all keys that exist, from which the nearest to an unknown one is proposed.
+        kind: what was read, a class; with it only the keys of the section in question are listed.
     """
     problems = error.errors(include_url=False)
     # A union reports every arm that failed; the arm that came deepest is the one the user meant.
     problem = max(problems, key=lambda p: (p["type"] in _UNKNOWN_KEY, len(p["loc"])))
-    where = ".".join(str(step) for step in problem["loc"] if not _is_union_arm(str(step)))
+    steps, here, below = _walk([step for step in problem["loc"] if not _is_union_arm(str(step))], kind)
+    where = ".".join(steps)
     if problem["type"] in _UNKNOWN_KEY:
-        key = str(problem["loc"][-1])
-        if key in names:
-            return f"{where}: unknown key '{key}'; it belongs to another section"
-        near = get_close_matches(key, list(names), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(names))}"
-        return f"{where}: unknown key '{key}'; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
+        return f"{where}: unknown key '{steps[-1]}'; {_instead(steps[-1], here, set(names))}"
+    given, message = problem["input"], problem["msg"].removeprefix("Value error, ")
     if problem["type"] in _LIST:
         message = "a list is needed, in brackets: [first, second]"
+    elif problem["type"] in _MAPPING:
+        message = "keys and values are needed, in braces: {key: value}"
+    elif problem["type"] in _SECTION and below:
+        message = f"keys and values are needed, in braces; known keys: {', '.join(sorted(below))}"
+    elif problem["type"] in _SECTION and steps and steps[-1] in here:  # what has it needs a name of its own
+        message = f"a name is missing above it: {{name: {{{steps[-1]}: ...}}}}"
     shown = f" (given: {_short(given)})" if not isinstance(given, dict | list | tuple) else ""
     return f"{where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def fields_of(kind: Any) -> dict[str, Any]:
+    """Return the types of the keys of a section, a model or a dataclass; nothing for other types."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return {}
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _sections(kind: Any) -> list[Any]:
+    """The sections that a type may hold: itself, or what is in a union, a list or a mapping."""
+    return [kind] if fields_of(kind) else [found for inner in get_args(kind) for found in _sections(inner)]
+
+
+def _walk(loc: Listing[str | int], kind: Any) -> tuple[list[str], set[str], set[str]]:
+    """Return the steps to a place as a user writes them, the keys that may stand beside it and below it."""
+    sections, steps = _sections(kind), list[str]()
+    here = set[str]()
+    for step in loc:
+        tagged = [section for section in sections if step in _tags(section)]
+        if tagged and len(sections) > 1:  # pydantic names which of several sections it took
+            sections = tagged
+            continue
+        here = _keys(sections)
+        if step in here:
+            inner = [fields_of(section)[step] for section in sections if step in fields_of(section)]
+            sections = [found for one in inner for found in _sections(one)]
+        steps.append(str(step))
+    return steps, here, _keys(sections)
+
+
+def _keys(sections: Iterable[Any]) -> set[str]:
+    return {name for section in sections for name in fields_of(section)}
+
+
+def _tags(section: Any) -> tuple[Any, ...]:
+    """By what a section is told from others in its place: the values of its `name` or `type`."""
+    fields = fields_of(section)
+    return get_args(fields.get("name")) + get_args(fields.get("type"))
+
+
+def _instead(key: str, here: set[str], names: set[str]) -> str:
+    """Say what to write for an unknown key: the nearest one here or anywhere, or all that are here."""
+    listed = ", ".join(sorted(here or names))
+    if key in names:
+        return f"it belongs to another section; known keys here: {listed}"
+    near = get_close_matches(key, here, n=1) or get_close_matches(key, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known keys: {listed}"
 
 
 def _is_union_arm(step: str) -> bool:

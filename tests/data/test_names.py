@@ -1,15 +1,19 @@
 """Names that no example has: misspelt tasks are refused, others named once."""
 
+import json
+
 import pytest
 
+from hedgerow.build import build_encoder, training_examples
 from hedgerow.data.index import Examples
 from hedgerow.data.lines import Line
 from hedgerow.data.measure import Maker
 from hedgerow.data.mixture import DataSet
-from hedgerow.data.names import check_sources, check_tasks
+from hedgerow.data.names import check_sources, check_spans, check_tasks
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
-from hedgerow.testing import write_jsonl
+from hedgerow.recipe import load_recipe
+from hedgerow.testing import tiny_recipe, write_jsonl
 from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.vision.processor import Molmo2Processor
 
@@ -62,20 +66,57 @@ def test_a_task_of_other_data_is_named_once(examples, caplog):
 
 def test_a_source_that_no_example_is_of_is_named_once(examples, caplog, read):
     for _ in range(2):
-        check_sources("weights.sources", ["web", "clisp", "books"], examples)
+        check_sources({"weights.sources": ["web", "clisp"], "other": ["books", "web"]}, examples)
     assert [record.getMessage() for record in caplog.records] == [
         "weights.sources.clisp: no example has the source 'clisp'; they have clips, rare, web: did you mean "
         "'clips'?",
-        "weights.sources.books: no example has the source 'books'; they have clips, rare, web",
+        "other.books: no example has the source 'books'; they have clips, rare, web",
     ]
     assert len(read) == 14
 
 
 def test_sources_that_are_there_take_few_lines_and_none_take_none(examples, caplog, read):
-    check_sources("weights.sources", ["web", "clips"], examples)
+    check_sources({"weights.sources": ["web"], "other": ["clips"]}, examples)
     assert len(read) == 2
-    check_sources("weights.sources", ["rare"], examples)
+    check_sources({"weights.sources": ["rare"]}, examples)
     assert len(read) == 2 + 7
-    check_sources("weights.sources", [], examples)
+    check_sources({"weights.sources": []}, examples)
     assert len(read) == 2 + 7
     assert caplog.records == []
+
+
+def test_a_span_that_no_answer_has_is_named_once(tmp_path, caplog):
+    def text(name):
+        return [{"type": "text", "text": "Why. That.", "spans": [{"start": 0, "end": 4, "name": name}]}]
+
+    asked, answered = tree("a", "web", "qa")["messages"]
+    said = [asked | {"content": text("asked")}, answered | {"content": text("reason")}]
+    file = write_jsonl(tmp_path / "spans.jsonl", [tree("a", "web", "qa") | {"messages": said}])
+    encoder = Encoder(ChatFormat(load_tokenizer("tiny")), Molmo2Processor())
+    spoken = Examples.read([DataSet(file)], Maker(encoder))
+    for _ in range(2):
+        check_spans("names", ["reason", "asked", "raeson"], spoken)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"names.{name}: no answer has a span '{name}'; they have reason" for name in ("asked", "raeson")
+    ]
+
+
+def test_limits_of_weighers_are_names_too(tmp_path, caplog):
+    """Through a recipe: the field is named as it is written there."""
+    file = write_jsonl(tmp_path / "one.jsonl", [tree("a", "web", "qa")])
+    weights = {
+        "lexical": {"keywords": {"cats": {"words": ["cat"], "sources": ["wbe"]}}},
+        "spans": {"opening": {"tasks": ["qaa"]}, "named": {"names": {"why": 2.0}}},
+    }
+    path = tiny_recipe(tmp_path, file)
+    recipe = load_recipe(path, {"weights": json.dumps(weights)})
+    with pytest.raises(RecipeError, match=r"^weights\.spans\.opening\.tasks\.qaa: .* did you mean 'qa'\?"):
+        training_examples(recipe, build_encoder(recipe))
+    weights["spans"]["opening"] = {"tasks": ["qa"]}
+    recipe = load_recipe(path, {"weights": json.dumps(weights)})
+    training_examples(recipe, build_encoder(recipe))
+    assert [record.getMessage() for record in caplog.records] == [
+        "weights.lexical.keywords.cats.sources.wbe: no example has the source 'wbe'; they have web: did you "
+        "mean 'web'?",
+        "weights.spans.named.names.why: no answer has a span 'why'; they have none with a name",
+    ]

@@ -1,4 +1,4 @@
-"""Arms differ in weights alone; intervals hold what they say; what was cut off ends as if it had not been."""
+"""Arms differ in weights alone; what was cut off ends as if it had not been."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 
 from hedgerow import cli
@@ -16,7 +15,7 @@ from hedgerow.experiments.weights import exam as exams
 from hedgerow.experiments.weights.ablate import Ablation, ablate
 from hedgerow.experiments.weights.arms import UNIFORM, WEIGHTED, ablation_arms, sweep_arms
 from hedgerow.experiments.weights.figures import estimate
-from hedgerow.experiments.weights.pages import with_bars
+from hedgerow.experiments.weights.pages import change
 from hedgerow.experiments.weights.sweep import Sweep, sweep
 from hedgerow.experiments.weights.trials import Settings, Trials
 from hedgerow.recipe import load_recipe
@@ -119,7 +118,7 @@ def test_arms_of_a_seed_begin_alike_and_see_the_same_rows_with_other_weights(rec
 def test_arms_differ_from_the_recipe_in_nothing_but_weights_seed_and_folder(recipe, tmp_path):
     for arm in (
         *ablation_arms(recipe.weights),
-        *sweep_arms(recipe.weights, captions=[0.5], pointing=[1.0])[0],
+        *sweep_arms(recipe.weights, {"video_caption": [0.5], "pointing": [1.0]})[0],
     ):
         changed = arm.recipe(recipe, seed=7, out=tmp_path).to_dict()
         before = recipe.to_dict()
@@ -154,7 +153,7 @@ def line_arms(lines):
 def test_a_sweep_gives_tokens_the_wanted_weight_and_leaves_other_tasks_alone(given):
     weights = Weighting(**given)
     usual = weights_by_task(weights)
-    arms, lines = sweep_arms(weights, captions=(0.05, 0.1, 0.5), pointing=(1.0, 0.2))
+    arms, lines = sweep_arms(weights, {"video_caption": (0.05, 0.1, 0.5), "pointing": (1.0, 0.2)})
     named = {arm.name: weights_by_task(arm.weights) for arm in arms}
     assert [line.weights for line in lines] == [(0.05, 0.1, 0.5), (0.2, 1.0)]
     for line, other in zip(lines, ("pointing", "video_caption"), strict=True):
@@ -177,72 +176,29 @@ def test_a_sweep_gives_tokens_the_wanted_weight_and_leaves_other_tasks_alone(giv
 )
 def test_a_sweep_refuses_weights_it_cannot_set(weights, captions, said):
     with pytest.raises(RecipeError, match=said):
-        sweep_arms(weights, captions=captions, pointing=[0.2])
+        sweep_arms(weights, {"video_caption": captions, "pointing": [0.2]})
 
 
-# Intervals
+def image_captions(weights):
+    return {
+        text: weights.sample("image_caption", "", len(text)) for text in ("a", "a bc", "a much longer one")
+    }
 
 
-def test_an_interval_adds_the_variance_of_seeds_and_of_whole_trees():
-    scores = np.array([[1.0, 0.0, 0.5, 0.5], [0.0, 0.0, 1.0, 0.5], [0.5, 1.0, 1.0, 1.0]])
-    found = estimate(scores, ["a", "a", "b", "c"], least=-1.0)
-    seeds = [0.5, 0.375, 0.875]
-    value = sum(seeds) / 3
-    of_seeds = sum((one - value) ** 2 for one in seeds) / 2 / 3
-    question = [0.5, 1 / 3, 5 / 6, 2 / 3]
-    trees = [question[0] + question[1] - 2 * value, question[2] - value, question[3] - value]
-    of_trees = 3 / 2 * sum(one**2 for one in trees) / 4**2
-    freedom = (of_seeds + of_trees) ** 2 / (of_seeds**2 / 2 + of_trees**2 / 2)
-    assert found.value == pytest.approx(value)
-    assert found.by_seed == pytest.approx(seeds)
-    assert found.n == 4
-    assert 2 <= freedom <= 4
-    half = (of_seeds + of_trees) ** 0.5 * scipy.stats.t(freedom).ppf(0.975)
-    bounds = (max(value - half, -1.0), min(value + half, 1.0))
-    assert (found.low, found.high) == pytest.approx(bounds)
-
-
-def planted(rng, *, seeds, trees, each, by_seed, by_tree, noise):
-    level = rng.normal(0, by_seed, (seeds, 1)) + np.repeat(rng.normal(0, by_tree, trees), each)
-    return level + rng.normal(0, noise, (seeds, trees * each))
-
-
-@pytest.mark.parametrize(
-    ("by_seed", "by_tree", "noise"), [(0.05, 0.0, 0.1), (0.0, 0.1, 0.05), (0.04, 0.15, 0.1)]
-)
-@pytest.mark.parametrize("seeds", [3, 6])
-def test_intervals_hold_the_truth_as_often_as_they_say(by_seed, by_tree, noise, seeds):
-    rng = np.random.default_rng(0)
-    held, told = 0, 300
-    for _ in range(told):
-        scores = planted(rng, seeds=seeds, trees=20, each=3, by_seed=by_seed, by_tree=by_tree, noise=noise)
-        found = estimate(scores, [f"t{n // 3}" for n in range(60)], least=-1.0)
-        held += found.low <= 0.0 <= found.high
-    assert held / told >= 0.92
-
-
-def test_one_seed_leaves_an_interval_over_trees_and_one_tree_leaves_none():
-    rng = np.random.default_rng(1)
-    scores = planted(rng, seeds=1, trees=12, each=1, by_seed=0.0, by_tree=0.1, noise=0.0)
-    names = [str(n) for n in range(12)]
-    found = estimate(scores, names, least=-1.0)
-    half = 2.20099 * scores[0].std(ddof=1) / 12**0.5  # t at 11 degrees of freedom
-    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-5)
-    for many in (scores, np.repeat(scores, 3, axis=0)):
-        alone = estimate(many, ["same"] * 12, least=-1.0)
-        assert (alone.low, alone.high, alone.sign) == (-1.0, 1.0, 0)
-    same = estimate(np.full((3, 4), 0.25), list("abcd"), least=0.0)
-    assert (same.value, same.low, same.high) == (0.25, 0.25, 0.25)
-
-
-def test_a_pair_of_runs_tells_more_than_two_runs_apart():
-    rng = np.random.default_rng(2)
-    base = planted(rng, seeds=3, trees=20, each=1, by_seed=0.1, by_tree=0.4, noise=0.0) / 4 + 0.5
-    better = base + 0.05 + rng.normal(0, 0.01, base.shape)
-    names = [str(n) for n in range(20)]
-    assert estimate(better - base, names, least=-1.0).sign == 1
-    apart = [estimate(scores, names, least=0.0) for scores in (better, base)]
-    assert apart[0].low < apart[1].high
+def test_a_task_weighed_by_length_is_given_flat_weights_on_its_own_line_alone():
+    weights = Weighting(scale={"image_caption": 2.0, "counting": 3.0})
+    arms, lines = sweep_arms(weights, {"image_caption": (0.1, 0.5), "pointing": (0.2, 1.0)})
+    named = {arm.name: arm.weights for arm in arms}
+    assert [arm for line in lines for arm in line.arms] == [
+        "image_caption-0.1-pointing-0.2", "image_caption-0.5-pointing-0.2",
+        "image_caption-usual-pointing-0.2", "image_caption-usual-pointing-1",
+    ]  # fmt: skip
+    for weight, arm in zip((0.1, 0.5), lines[0].arms, strict=True):
+        assert set(image_captions(named[arm]).values()) == {weight}
+    for weight, arm in zip((0.2, 1.0), lines[1].arms, strict=True):
+        assert image_captions(named[arm]) == image_captions(weights)
+        assert named[arm].sample("pointing", "", 9) == pytest.approx(weight)
+    assert {one.sample("counting", "", 4) for one in named.values()} == {6.0}
 
 
 # What is said
@@ -286,7 +242,7 @@ def test_the_result_says_which_way_scores_moved_also_against_the_paper(
 
 
 def test_a_sweep_says_what_more_weight_changes(recipe, tmp_path):
-    arms, lines = sweep_arms(recipe.weights, captions=(0.05, 0.1), pointing=(0.2, 1.0))
+    arms, lines = sweep_arms(recipe.weights, {"video_caption": (0.05, 0.1), "pointing": (0.2, 1.0)})
     base = trials_of({}, recipe)
     level = {"video_caption-0.05-pointing-0.2": 0.0, "video_caption-0.1-pointing-1": -0.2}
     noise = np.random.default_rng(3).normal(0, 0.005, (len(arms), *base.scores[UNIFORM].shape))
@@ -313,11 +269,23 @@ def test_measures_hold_the_questions_of_their_tasks_and_tell_the_constant(recipe
     assert trials.floor("captions") == 0.25
 
 
-def test_a_line_with_bars_visits_both_ends_of_each_interval():
-    found = estimate(np.array([[0.2, 0.4]]), ["a", "b"], least=0.0)
-    assert with_bars([5], [found]) == [
-        (5, found.value), (5, found.low), (5, found.high), (5, found.value),
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(1, " (one seed, over trees alone): "), (2, " (2 seeds): "), (3, "with weights: ")]
+)
+def test_a_verdict_names_its_seeds_where_they_are_few(seeds, said, recipe, tmp_path):
+    told = {0.3: "higher", -0.3: "lower", 0.0: "no difference can be told"}
+    for gain, word in told.items():
+        noise = np.random.default_rng(0).normal(0, 1e-3, (seeds, 40))
+        found = estimate(gain + noise - noise.mean(), list(map(str, range(40))), least=-1.0)
+        verdict = change(found, what="with weights")
+        assert verdict.startswith(f"{word} with weights")
+        assert said in verdict
+        assert ("seed" in verdict) == (seeds < 3)
+    trials = trials_of({"counting": 0.1, "multiple_choice": 0.1}, recipe)
+    few = {arm: scores[:seeds] for arm, scores in trials.scores.items()}
+    trials = dataclasses.replace(trials, scores=few, seeds=trials.seeds[:seeds])
+    sentences = Ablation(trials, tmp_path / "r.html").sentences
+    assert all(("seed" in line) == (seeds < 3) for line in sentences)
 
 
 # Whole experiments
@@ -403,6 +371,58 @@ def test_a_sweep_tells_the_trade_off_of_each_task(recipe, tmp_path):
     page = result.report.read_text(encoding="utf-8")
     assert page.count("<svg") == 4
     assert "trees alone" in page  # one seed
+    assert not result.notes
+
+
+def only(folder, tmp_path, *tasks):
+    """Clips whose branches are of some tasks alone."""
+    lines = [clip(number) for number in range(4)]
+    for line in lines:
+        line["messages"][0]["content"][0]["path"] = str(folder / "v.mp4")
+        line["branches"] = [
+            {**one, "task": "image_caption"} if one["task"] == "video_caption" else one
+            for one in line["branches"]
+            if one["task"] in tasks
+        ]
+    return write_jsonl(tmp_path / "only.jsonl", lines)
+
+
+def swept(path, folder, tmp_path, *tasks):
+    recipe = load_recipe(
+        path,
+        {"data.train.0.path": str(only(folder, tmp_path, *tasks)), "data.workers": "1", "steps": "1"},
+    )
+    said = []
+    settings = Settings(tmp_path / "swept", seeds=1, points=1, trees=2)
+    return sweep(recipe, settings, captions=(0.1, 0.5), pointing=(0.2,), say=said.append), said
+
+
+def test_a_sweep_leaves_out_a_task_that_nothing_is_trained_on(path, folder, tmp_path):
+    result, said = swept(path, folder, tmp_path, "pointing", "qa")
+    assert [(line.task, line.arms) for line in result.lines] == [("pointing", ("pointing-0.2",))]
+    (note,) = result.notes
+    assert "video_caption and image_caption: not swept" in note
+    assert "the training data have pointing, qa" in note
+    assert note in said
+    assert note in result.report.read_text(encoding="utf-8")
+
+
+def test_a_sweep_takes_captions_of_images_where_there_are_no_others(path, folder, tmp_path):
+    result, _ = swept(path, folder, tmp_path, "video_caption", "qa")
+    assert [(line.task, line.weights) for line in result.lines] == [("image_caption", (0.1, 0.5))]
+    losses = [
+        (tmp_path / "swept" / f"image_caption-{weight}-0" / "model" / "model.safetensors").read_bytes()
+        for weight in (0.1, 0.5)
+    ]
+    assert losses[0] != losses[1]
+    assert "pointing: not swept" in result.notes[0]
+    assert "best constant reply is what can be scored without looking" in result.report.read_text()
+
+
+def test_nothing_to_sweep_is_refused(path, folder, tmp_path):
+    with pytest.raises(RecipeError, match="nothing to sweep: the training data have counting, qa;"):
+        swept(path, folder, tmp_path, "counting", "qa")
+    assert not list((tmp_path / "swept").glob("*-0"))
 
 
 @pytest.mark.parametrize(

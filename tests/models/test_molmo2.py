@@ -254,11 +254,27 @@ def test_features_that_tell_no_crops_apart_are_reported(toy, make_model):
     row = toy(0).whole()
     vision = row.vision
     windows = torch.arange(len(vision.pooling))[:, None] % 2 * vision.patches + torch.arange(4)
-    crops = vision.crops[:1].expand(2, -1, -1, -1)
+    crops = vision.crops[:1].repeat(2, 1, 1, 1)
+    crops[1, 0, 0, 0] ^= 1
     same = dataclasses.replace(row, vision=dataclasses.replace(vision, crops=crops, pooling=windows))
     report = make_model(ModelSpec(crop_size=8, patch_size=2)).scale_report(same)
     assert report.between < 1e-3
     assert "between crops" in report.problem
+
+
+def test_crops_of_the_same_pixels_say_nothing_of_what_the_model_sees(toy, make_model):
+    """An image as small as a crop is its own overview."""
+    row, model = toy(0).whole(), make_model(ModelSpec(crop_size=8, patch_size=2))
+    crops = row.vision.crops
+    windows = torch.arange(len(row.vision.pooling))[:, None] % 3 * row.vision.patches + torch.arange(4)
+
+    def between(*chosen):
+        vision = dataclasses.replace(row.vision, crops=torch.stack(chosen), pooling=windows)
+        return model.scale_report(dataclasses.replace(row, vision=vision)).between
+
+    one, other = crops[:2]
+    assert between(one, one, one) is None
+    assert between(one, one, other) == pytest.approx(between(one, other, other), rel=1e-5)
 
 
 def test_the_part_between_crops_is_what_the_mean_over_crops_leaves(toy, make_model):

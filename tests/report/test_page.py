@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 
 import jinja2
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -30,7 +31,7 @@ from hedgerow.report.page import (
 )
 
 HOSTILE = """<script>alert("1")</script> "onload='x' &amp; <img src=http://evil.example/a.png>"""
-VOID = {"meta", "link", "img", "line", "br"}
+VOID = {"meta", "link", "img", "line", "circle", "br"}
 
 
 class Reader(HTMLParser):
@@ -89,7 +90,7 @@ def blocks(text):
         Table((text, "n"), [(text, 1234567), (None, 0.123456)], caption=text),
         Chart(text, {text: [(1, 2.0), (2, 1.0)], "other": [(1, 0.5)]}, x=text, y=text),
         Pictures([picture, picture]),
-        Tree(text, [picture], [Branch(text, 0, tokens), Branch(text, 2, tokens[:1])]),
+        Tree(text, [picture], [Branch(text, 0, tokens), Branch(text, 2, tokens[:1])], scale=tokens[1:]),
         Packed(
             text,
             [
@@ -235,3 +236,70 @@ def test_a_long_line_is_thinned_to_its_means(tmp_path):
     (line,) = lines_of(chart)
     assert len(line) <= 240
     assert {y for _, y in line} == {line[0][1]}  # every mean is one half
+
+
+def marks_of(chart):
+    """Centre and radius of each ring."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"', str(chart.svg()))
+    return [tuple(map(float, ring)) for ring in found]
+
+
+def labels_of(chart):
+    """Each text on the drawing with its place and where it is anchored."""
+    found = re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)"(?: text-anchor="(\w+)")?>([^<]*)</text>', str(chart.svg())
+    )
+    return [(float(x), float(y), anchor or "start", text) for x, y, anchor, text in found]
+
+
+def test_points_that_coincide_are_seen_with_the_values_of_both_axes():
+    chart = Chart("t", {"a": [(0.25, 0.0)] * 4, "b": [(0.25, 0.0)]}, "across", "up")
+    rings = marks_of(chart)
+    assert len(rings) == 5
+    assert len({ring[:2] for ring in rings}) == 1
+    assert rings[-1][2] > rings[0][2]  # the ring of the second stands around that of the first
+    assert 100 < rings[0][0] < 460
+    texts = [text for *_, text in labels_of(chart)]
+    assert texts.count("0.25") == 2  # once as a tick of the y axis, once below
+    assert {"across", "up", "0", "1"} <= set(texts)
+
+
+def test_equal_lines_look_different():
+    line = [(1, 0.5), (2, 0.7)]
+    svg = str(Chart("t", {"a": line, "b": line, "c": line}, "x", "y").svg())
+    assert len(set(re.findall(r'stroke-dasharray="([^"]*)"', svg))) == 3
+    assert svg.count("repeating-linear-gradient") == 2  # and so does the legend
+    long = str(Chart("t", {name: [(n, n) for n in range(99)] for name in "ab"}, "x", "y").svg())
+    assert set(re.findall(r'stroke-dasharray="([^"]*)"', long)) == {""}
+    assert "<circle" not in long
+
+
+def test_intervals_stand_inside_and_side_by_side():
+    series = {"a": [(1, 0.5), (2, 0.7)], "b": [(1, 0.5), (2, 0.7)], "level": [(1, 0.1), (2, 0.1)]}
+    bars = {name: [(1, 0.2, 1.4), (2, 0.6, 0.8)] for name in "ab"}
+    svg = str(Chart("t", series, "x", "y", bars).svg())
+    found = re.findall(r'<line x1="([\d.]+)" x2="\1" y1="([\d.]+)" y2="([\d.]+)" stroke="(#\w+)"', svg)
+    places = [float(x) for x, *_ in found]
+    (edges,) = set(re.findall(r'<line x1="([\d.]+)" x2="([\d.]+)" y1="[\d.]+" y2="[\d.]+" class="grid"', svg))
+    assert len(set(places)) == 4
+    assert all(float(edges[0]) + 5 < x < float(edges[1]) - 5 for x in places)
+    assert all(14 <= float(high) < float(low) <= 210 for _, low, high, _ in found)
+    assert len({colour for *_, colour in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-0.461, 0.475), (0.0, 0.00694), (-0.000123, 0.000321), (0, 123456.0), (-5e-7, 0.0), (0.0, 0.0)],
+)
+def test_ticks_are_round_and_their_labels_are_whole(low, high):
+    chart = Chart("t", {"a": [(0, low), (1, high)]}, "x", "y")
+    ticks = [label for label in labels_of(chart) if label[2] == "end" and label[3] != "x"]
+    values = [float(text.replace(",", "")) for *_, text in ticks]
+    assert 4 <= len(ticks) <= 9
+    assert values[0] <= min(low, 0.0)
+    assert values[-1] >= high
+    assert 0.0 in values
+    assert np.diff(values) == pytest.approx([values[1] - values[0]] * (len(values) - 1), rel=1e-2)
+    assert all(x - 6.6 * len(text) >= 0 for x, _, _, text in ticks)  # nothing hangs over the left edge
+    line = lines_of(chart)[0]
+    assert all(14 <= y <= 210 for _, y in line)

@@ -13,14 +13,18 @@ from hedgerow.data.index import Examples
 from hedgerow.data.measure import Maker
 from hedgerow.data.mixture import DataSet
 from hedgerow.encode import Encoder
+from hedgerow.errors import RecipeError
+from hedgerow.recipe import load_recipe
 from hedgerow.report import trees as blocks
-from hedgerow.report.trees import media_pictures, row_block, tree_block
-from hedgerow.report.view import view, view_file
+from hedgerow.report.trees import Shades, media_pictures, row_block, tree_block
+from hedgerow.report.view import view, view_file, weights_note
 from hedgerow.sequence import Budget, Row
-from hedgerow.testing import TINY_VISION, tiny_encoder, write_jsonl, write_mp4, write_png
+from hedgerow.testing import TINY_VISION, tiny_encoder, tiny_recipe, write_jsonl, write_mp4, write_png
 from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.tree import Branch, Message, MessageTree, write_trees
 from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.weights import Weighting
+from hedgerow.weights.spans import Opening, Spans
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -133,8 +137,8 @@ def test_every_token_is_shown_once_with_its_weight(media, encoder):
     block, sequence = tree_block(tree, encoder), encoder(tree)
     assert [branch.depth for branch in block.branches] == [0, 1, 1, 1]
     assert [branch.title for branch in block.branches] == [
-        "root ", "0 qa: 4 answer tokens, weight 2 each",
-        f"1 pointing: {sequence.samples[1].n} answer tokens, weight 0.2 each", "2 ",
+        "root ", "0 qa: answer of 4 tokens, weight 2 each",
+        f"1 pointing: answer of {sequence.samples[1].n} tokens, weight 0.2 each", "2 ",
     ]  # fmt: skip
     count = 0
     for branch in block.branches:
@@ -146,8 +150,62 @@ def test_every_token_is_shown_once_with_its_weight(media, encoder):
     assert [len(tokens) for tokens in weighed] == [0, 5, sequence.samples[1].n + 1, 0]
     assert "".join(token.text for token in weighed[1]) == "1 2 3 4<|im_end|>"
     assert {token.shade for token in weighed[1]} == {1.0}
-    assert {round(token.shade, 6) for token in weighed[2]} == {0.1}
+    assert {round(token.shade, 6) for token in weighed[2]} == {0.12}  # the lightest
     assert {token.note for token in weighed[2]} == {"weight 0.2"}
+
+
+def test_a_title_tells_the_weights_that_weighers_and_data_leave(encoder):
+    weights = Weighting(spans=Spans(opening=Opening(factor=0.0)))
+    answers = ("Sure! Here is the caption: A cat.", Text("plain but heavy", weight=3.0), "1")
+    tree = MessageTree(
+        "t",
+        (user("Look."),),
+        tuple(Branch((user("Say."), bot(answer)), task="qa") for answer in answers),
+    )
+    encoder = tiny_encoder(weights=weights)
+    block, sequence = tree_block(tree, encoder), encoder(tree)
+    for number, branch in enumerate(block.branches[1:]):
+        sample = sequence.samples[number]
+        own = sequence.weight[sequence.sample == number]
+        told = f"{number} qa: answer of {sample.n} token{'s' if sample.n > 1 else ''}, "
+        if number == 2:
+            assert branch.title == f"{told}weight 4 each"
+        else:
+            assert own.min() < own.max()
+            base = f"base weight {sample.weight:.3g}, tokens weigh {own.min():.3g} to {own.max():.3g}"
+            assert branch.title == told + base
+    assert block.title.endswith(
+        f"(qa {sequence.samples[0].n} tokens, qa {sequence.samples[1].n} tokens, qa 1 token)"
+    )
+    assert any(token.shade == 0 and token.note == "weight 0" for token in block.branches[1].tokens)
+
+
+def test_ranks_are_told():
+    branches = tuple(Branch((bot(text),), rank=rank) for rank, text in enumerate(("good", "bad")))
+    tree = MessageTree("t", (user("Hi"),), (Branch((user("?"),), branches),))
+    titles = [branch.title.split(":")[0] for branch in tree_block(tree, tiny_encoder()).branches]
+    assert titles == ["root ", "0 ", "0.0 , rank 0 (best)", "0.1 , rank 1"]
+
+
+def test_shades_tell_small_weights_apart_beside_a_great_one():
+    shades = Shades.of([np.array([0.0, 0.02, 0.2]), np.array([20.0])])
+    found = [shades(weight) for weight in (0.0, 0.02, 0.2, 2.0, 20.0)]
+    assert found[0] == 0
+    assert found[1] == pytest.approx(0.12)
+    assert np.diff(found[1:]) == pytest.approx([0.88 / 3] * 3)  # equal factors are equal steps
+    assert found[-1] == 1
+    assert shades(1e-9) == found[1]  # not to be taken for 0
+    assert [token.shade for token in shades.scale()] == sorted(token.shade for token in shades.scale())
+    assert [token.text for token in shades.scale()][::5] == ["0", "20"]
+
+
+def test_nearly_equal_weights_are_shaded_alike_and_negative_ones_told():
+    shades = Shades.of([np.array([1.0, 1.1, -0.5])])
+    assert shades(1.0) > 0.9
+    assert shades(-1.1) == -1
+    assert shades.scale()[-1].shade == -1
+    assert not any(token.shade < 0 for token in Shades.of([np.array([1.0])]).scale())
+    assert Shades.of([])(1.0) == Shades.of([np.zeros(3)])(1.0) == 1
 
 
 @pytest.mark.parametrize("groups", ["message", "none"])
@@ -216,7 +274,7 @@ def test_a_page_shows_some_and_counts_all(encoder, tmp_path):
     html = (tmp_path / "page.html").read_text()
     rows = int(re.search(r"of (\d+) rows", html)[1])
     assert (viewed.trees, viewed.rows) == (30, rows)
-    assert f"Showing 6 of 30 trees and 3 of {rows} rows" in html
+    assert f"Showing 6 of 30 trees and 3 of {rows} rows; `data view --trees`" in html
     assert html.count("<details>") == 6
     assert html.count('class="row"') == 3
 
@@ -229,3 +287,56 @@ def test_a_file_is_shown_without_a_recipe(media, tmp_path):
     assert str(viewed).splitlines()[0] == f"{tmp_path / 'page.html'}: 1 trees, 1 packed rows, 1 dropped"
     assert str(viewed).splitlines()[1].startswith(f"  dropped {path}:1: messages")
     assert f"{path}:1" in (tmp_path / "page.html").read_text()
+
+
+def test_weights_are_shaded_alike_on_all_trees_of_a_page(encoder, tmp_path):
+    light = MessageTree("light", (user("Hi"), bot("word " * 60)))
+    heavy = MessageTree("heavy", (user("Hi"), bot("1")))
+    _, html = page_of(tmp_path, encoder, light, heavy)
+    first, second = html.split("<details>")[1:]
+    scale = re.search(r'<div class="tokens scale">(.*?)</div>', first)[0]
+    assert scale in second
+    nodes = [part.split('class="node"')[1] for part in (first, second)]
+    shades = [set(re.findall(r"--shade:([\d.]+)", part)) for part in nodes]
+    assert shades[1] == {"0.75"}
+    assert max(shades[0]) < "0.75"
+
+
+def test_tokens_of_no_weight_look_like_nothing_else(tmp_path):
+    encoder = tiny_encoder(weights=Weighting(spans=Spans(opening=Opening(factor=0.0))))
+    _, html = page_of(tmp_path, encoder, MessageTree("t", (user("Hi"), bot("Sure! Here is it: a cat."))))
+    spans = re.findall(r'<span class="(\w+)"( style="[^"]*")? title="weight ([\d.]+)">', html)
+    assert {look for look, _, weight in spans if weight == "0"} == {"zero"}
+    assert {look for look, _, weight in spans if weight != "0"} == {"loss"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"weights.schedule": "{qa: [[0, 1.0], [4, 0.5]]}"}, "before any step: without weights.schedule"),
+        ({"loss.dynamic": "{name: confidence}"}, "before any step: without loss.dynamic"),
+        ({"loss.preference": "{name: dpo}", "loss.reference": "model"}, "by task and length have no part"),
+    ],
+)
+def test_a_page_says_what_of_the_weights_it_cannot_show(changes, said, tmp_path):
+    ranked = tuple(Branch((bot(text),), rank=rank) for rank, text in enumerate(("good", "bad")))
+    tree = MessageTree("g", (user("Hi"),), (Branch((user("?"),), ranked),))
+    file = write_jsonl(tmp_path / "d.jsonl", [tree.to_dict()])
+    recipe = load_recipe(tiny_recipe(tmp_path, file), changes)
+    note = weights_note(recipe)
+    assert (said in note, bool(note)) == (True, bool(said))
+    view_file(file, recipe, out=tmp_path / "page.html")
+    assert (note or "Trees") in (tmp_path / "page.html").read_text()
+
+
+def test_more_trees_are_shown_when_asked_for(tmp_path):
+    trees = [MessageTree(f"t{number}", (user("Hi"), bot("x"))) for number in range(30)]
+    write_trees(tmp_path / "d.jsonl", trees)
+    for most, text in ((1, "Showing 1 of 30 trees and 1 of "), (40, "Showing 30 of 30 trees")):
+        view_file(tmp_path / "d.jsonl", None, out=tmp_path / "page.html", most=most)
+        html = (tmp_path / "page.html").read_text()
+        assert text in html
+        assert ("--trees" in html) == (most < 30)
+    with pytest.raises(RecipeError, match="trees is 0"):
+        view_file(tmp_path / "d.jsonl", None, out=tmp_path / "page.html", most=0)

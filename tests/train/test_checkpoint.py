@@ -140,6 +140,17 @@ def test_what_changes_no_result_may_change(toy, tmp_path, changes):
     assert checkpoint.load_state(folder, toy.recipe(tmp_path, **changes)).step == 1
 
 
+def test_a_field_that_recipes_did_not_have_then_had_its_default(toy, tmp_path):
+    folder, _ = save(toy, tmp_path, 1)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("data.references", "data.train.0.factor", "seed"):
+        del manifest["fingerprint"][name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    checkpoint.check_run(folder, toy.recipe(tmp_path))
+    with pytest.raises(RecipeError, match="seed was 0, is 7"):
+        checkpoint.check_run(folder, toy.recipe(tmp_path, seed=7))
+
+
 def test_data_count_by_content_not_by_place(toy, tmp_path):
     folder, _ = save(toy, tmp_path, 1)
     (tmp_path / "moved").mkdir()

@@ -247,3 +247,14 @@ def test_callbacks_are_told_of_everything_in_order(toy, tmp_path):
     folder = train(recipe, toy.Toy(), toy.loader(toy.sequences()), callbacks=[Note()])
     assert told == [("start", 0, 3), 1, 2, "step-00000002", 3, "step-00000003", "end"]
     assert checkpoint.newest(recipe.out) == folder
+
+
+def test_a_step_of_which_all_targets_weigh_0_is_named_once(toy, tmp_path, caplog):
+    (row,) = toy.rows(toy.sequences(2), 2)
+    silent = dataclasses.replace(row, weight=torch.zeros_like(row.weight))
+    recipe = toy.recipe(tmp_path, steps=3, rows_per_step=1, loss={"normalize": "tokens"})
+    watch = toy.Watch()
+    train(recipe, toy.Toy(), Fixed([row, silent, silent]), callbacks=[watch])
+    assert [bool(step.loss) for step in watch.steps] == [True, False, False]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("all targets of a step weigh 0, so with loss.normalize: tokens")

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from hedgerow.build import build_encoder, training_examples
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.assemble import ModelSpec, build
 from hedgerow.packing.loader import Loaded
-from hedgerow.recipe import Loss
+from hedgerow.recipe import Loss, load_recipe
 from hedgerow.sequence import Budget, Row
-from hedgerow.testing import TINY_MODEL, tiny_encoder, write_png
+from hedgerow.testing import TINY_MODEL, tiny_encoder, tiny_recipe, write_jsonl, write_png
 from hedgerow.text import load_tokenizer
 from hedgerow.train.log import Callback
 from hedgerow.train.loop import train
@@ -143,6 +144,19 @@ def test_before_training_the_loss_of_a_pair_is_log_2(model, tree):
     assert float(found.numerator.detach()) == pytest.approx(len(PAIRS) * math.log(2), rel=1e-5)
     assert sums.weighted / sums.weight == pytest.approx(math.log(2), rel=1e-5)
     assert sums.nll / sums.targets == pytest.approx(-float(row.reference.mean()), rel=1e-5)
+    assert (sums.pairs, sums.margin) == (len(PAIRS), pytest.approx(0.0, abs=1e-4))
+
+
+def test_accuracy_and_margin_are_those_of_the_pairs(model, frozen, tree, prompt):
+    row = referenced(as_row(tree), frozen)
+    found = preference_loss(model(row), row, model.head, beta=0.3)
+    sums = Sums.total(by_task(found, row.samples).values())
+    gain = reference_logps(model, row) - row.reference
+    own = [float(gain[row.sample == number].sum()) for number in range(len(ANSWERS))]
+    margins = [0.3 * (own[better] - own[worse]) for better, worse in PAIRS]
+    assert sums.margin == pytest.approx(sum(margins), rel=1e-4)
+    assert sums.right == sum(margin > 0 for margin in margins)
+    assert 0 < sums.right < len(PAIRS)
 
 
 def test_pairs_are_answers_of_one_question_in_one_tree(tree):
@@ -320,3 +334,83 @@ def test_a_run_learns_to_prefer_and_a_resumed_one_keeps_its_reference(toy, tmp_p
 def test_recipes_that_make_no_sense_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         Loss.model_validate(wrong)
+
+
+def candidate(text, rank=None, weight=None, asked=None):
+    question = [] if asked is None else [{"role": "user", "content": asked}]
+    given = {"rank": rank, "weight": weight, "messages": [*question, {"role": "assistant", "content": text}]}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def judged(prompt, *branches, name="judged"):
+    return MessageTree.from_dict({"id": name, "source": name, "messages": prompt, "branches": list(branches)})
+
+
+def test_an_answer_of_weight_0_is_in_no_pair(prompt):
+    """Whether its branch or its message says so; any other weight of a branch changes nothing."""
+    silent = candidate("c", 2)
+    silent["messages"][0]["weight"] = 0
+    tree = judged(prompt, candidate("a", 0, 3.0), candidate("b", 1, 0.5), candidate("d", 3, 0), silent)
+    for encode in (tiny_encoder(), tiny_encoder().for_preferences()):
+        pairs = find_pairs(Row.join([encode(tree)], Budget(tokens=4000, crops=50)).to("cpu"))
+        assert (pairs.better.sample.tolist(), pairs.worse.sample.tolist()) == ([0], [1])
+
+
+@pytest.mark.parametrize(
+    ("branches", "said"),
+    [
+        ([candidate("a"), candidate("b")], r"^judged: no better and worse answer .*rank \(0 is best\)"),
+        ([candidate("a", 1), candidate("b", 1)], "^judged: no better and worse answer"),
+        ([candidate("a", 0), candidate("b", 1, 0)], "^judged: no better and worse answer .*weights above 0"),
+        (
+            [candidate("a", 0, asked="Who?"), candidate("b", 1, asked="Where?")],
+            r"^judged, branch 1: its rank compares it with branch 0, which answers another question",
+        ),
+    ],
+    ids=["no rank", "one rank", "weight 0", "two questions"],
+)
+def test_a_tree_that_cannot_be_compared_is_refused_before_it_is_trained(prompt, branches, said):
+    tree, encode = judged(prompt, *branches), tiny_encoder()
+    for use in (encode.for_preferences(), encode.for_preferences().survey):
+        with pytest.raises(DataError, match=said):
+            use(tree)
+    assert encode.survey(tree).cost == encode(tree).cost
+
+
+def test_the_same_question_in_each_branch_is_one_question(prompt):
+    tree = judged(prompt, candidate("a", 0, asked="Who?"), candidate("b", 1, asked="Who?"))
+    assert [sample.pair for sample in tiny_encoder().for_preferences()(tree).samples] == [0, 0]
+
+
+def test_answers_without_a_rank_beside_ranked_ones_are_named_once(prompt, caplog):
+    encode = tiny_encoder().for_preferences()
+    for name in ("mixed", "mixed", "pure"):
+        rest = [candidate("c")] if name == "mixed" else []
+        encode(judged(prompt, candidate("a", 0), candidate("b", 1), *rest, name=name))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("mixed, branch 2 has no rank, and answers beside it have one")
+
+
+def test_worse_answers_that_are_trained_as_true_are_named_once(model, tree, caplog):
+    objective = objective_of(Loss(), model)
+    row = as_row(dataclasses.replace(tree, source="worse"))
+    for _ in range(2):
+        objective(model, row)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("data set 'worse' has answers of rank 1 and beyond")
+
+
+@pytest.mark.parametrize("on_bad", ["raise", "skip"])
+def test_a_line_without_a_pair_is_a_bad_example(tmp_path, on_bad):
+    lines = [{"id": f"t{n}", "messages": [{"role": "user", "content": "Who?"}],
+              "branches": [candidate("a", 0), candidate("b", n)]} for n in (1, 0)]  # fmt: skip
+    path = tiny_recipe(tmp_path, write_jsonl(tmp_path / "train.jsonl", lines))
+    loss = "{preference: {name: dpo}, reference: model}"
+    recipe = load_recipe(path, {"loss": loss, "data.on_bad": on_bad})
+    if on_bad == "raise":
+        with pytest.raises(DataError, match=r"train\.jsonl:2: t0: no better and worse answer"):
+            training_examples(recipe, build_encoder(recipe))
+        return
+    examples = training_examples(recipe, build_encoder(recipe))
+    assert len(examples) == 1
+    assert "t0: no better and worse answer" in str(examples.dropped[0])

@@ -82,7 +82,7 @@ def test_values_of_another_text_are_not_used(recipe, tmp_path):
     write_references(recipe(), tmp_path / "r.npz")
     write_jsonl(tmp_path / "train.jsonl", [ranked("t0", "something else", "no"), ranked("new", "a", "b")])
     examples = training_examples(recipe(data__references=str(tmp_path / "r.npz")), build_encoder(recipe()))
-    with pytest.raises(DataError, match=r"train\.jsonl:1: data\.references holds values of other targets"):
+    with pytest.raises(DataError, match=r"train\.jsonl:1: data\.references holds values of another text"):
         examples.encode(0, 0)
     with pytest.raises(DataError, match=r"train\.jsonl:2: data\.references has no values of this tree"):
         examples.encode(0, 1)
@@ -90,7 +90,7 @@ def test_values_of_another_text_are_not_used(recipe, tmp_path):
 
 def test_two_trees_of_one_id_are_refused(recipe, tmp_path):
     write_jsonl(tmp_path / "train.jsonl", [ranked("t0", "a", "b"), ranked("t0", "c", "d")])
-    with pytest.raises(DataError, match="two trees have the id 't0'"):
+    with pytest.raises(DataError, match=r"train\.jsonl:2: this tree has the id of that at .*train\.jsonl:1,"):
         write_references(recipe(), tmp_path / "r.npz")
     assert not (tmp_path / "r.npz").exists()
 
@@ -110,3 +110,45 @@ def test_targets_that_change_have_no_stored_values(recipe, tmp_path):
         write_references(recipe(**varied), tmp_path / "r.npz")
     with pytest.raises(RecipeError, match="transforms change the targets"):
         recipe(**varied, data__references="r.npz")
+
+
+def test_values_of_other_prompts_or_larger_images_are_not_used(recipe, data, tmp_path):
+    """The answers are the same: what was asked and shown is not."""
+    write_references(recipe(), tmp_path / "r.npz")
+    made = recipe(data__references=str(tmp_path / "r.npz"))
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    asked = json.loads(json.dumps(lines[0]))
+    asked["messages"][0]["content"][1]["text"] = "What is in t9?"
+    write_jsonl(data, [asked, lines[1]])
+    examples = training_examples(made, build_encoder(made))
+    with pytest.raises(DataError, match=r"train\.jsonl:1: data\.references holds values of another text"):
+        examples.encode(0, 0)
+    assert examples.encode(0, 1).reference is not None
+    write_png(tmp_path / "a.png", size=(20, 20))
+    examples = training_examples(made, build_encoder(made))
+    with pytest.raises(DataError, match=r"train\.jsonl:2: data\.references holds values of another text"):
+        examples.encode(0, 1)
+
+
+def test_a_file_says_which_model_made_it(recipe, tmp_path):
+    found = write_references(recipe(seed=3), tmp_path / "r.npz")
+    assert repr(found).endswith("targets, by fresh weights of seed 3")
+    assert repr(References.load(tmp_path / "r.npz")) == repr(found)
+
+
+def test_a_file_of_another_kind_is_no_reason_to_unpickle(tmp_path):
+    (tmp_path / "r.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"r\.json: no file of reference values \(File is not a zip file\)"):
+        References.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ({"reference": "model"}, r"loss: reference: model, but neither a preference loss"),
+        ({"preference": {"name": "dpo"}, "reference": "model"}, r"leave out one of the two"),
+    ],
+)
+def test_a_reference_without_a_use_is_refused(recipe, loss, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe(loss=loss, data__references="r.npz")

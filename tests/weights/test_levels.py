@@ -178,6 +178,9 @@ def test_a_data_set_with_empty_answers_is_named_once(caplog):
         ({"start": -1, "end": 3}, "start: Input should be greater than or equal to 0"),
         ({"start": 0, "end": 3, "weight": -1}, "weight: Input should be greater than or equal to 0"),
         ({"start": 0, "end": 3, "weight": float("nan")}, "weight: Input should be"),
+        ({"start": 0, "end": 3, "weight": 1e300}, "weight: a weight may be 1,000,000 at most"),
+        ({"start": 0, "end": 3, "weight": "2"}, "weight: Input should be a valid number"),
+        ({"start": 0, "end": 3, "weight": True}, "weight: Input should be a valid number"),
         ({"start": 0, "end": 3, "wieght": 1}, "unknown key 'wieght'; did you mean 'weight'"),
     ],
 )

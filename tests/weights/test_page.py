@@ -12,7 +12,7 @@ def test_the_page_shows_what_its_code_prints(capsys, tmp_path, monkeypatch):
     blocks = re.findall(
         r"^```(python|text)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
-    assert [kind for kind, _ in blocks] == ["python", "text"] * 4
+    assert [kind for kind, _ in blocks] == ["python", "text"] * 5
     for kind, block in blocks:
         if kind == "python":
             exec(compile(block, str(PAGE), "exec"), names)

@@ -1,12 +1,16 @@
 """Weighers of parts of answers."""
 
+import re
+
 import numpy as np
 import pytest
 from weights_answers import by_character, by_tokenizer, by_word, shown
 
 from hedgerow.content import Point, Points, Tracks
-from hedgerow.errors import RecipeError
-from hedgerow.weights import AnswerSpan, Grounded, Named, Opening, Region, Speech
+from hedgerow.errors import DataError, RecipeError
+from hedgerow.testing import tiny_encoder
+from hedgerow.tree import MessageTree
+from hedgerow.weights import AnswerSpan, Grounded, Named, Opening, Region, Spans, Speech, Weighting
 from hedgerow.weights.answer import Answer
 
 
@@ -130,7 +134,11 @@ def test_a_tagger_is_found_by_its_name(tmp_path, monkeypatch):
     assert Speech(tagger="taggers_of_this_test:all_noun", tags={"NOUN": 0.5})(answer).tolist() == [0.5, 0.5]
     for name, problem in (
         ("taggers_of_this_test:gone", "no tagger at taggers_of_this_test:gone"),
-        ("no_such_module:tag", "no tagger at no_such_module:tag"),
+        ("no_such_module:tag", "no tagger at no_such_module:tag.*in a folder of PYTHONPATH"),
+        (
+            "importlib:machinery",
+            "the tagger importlib:machinery is <module 'importlib.machinery'.* no function",
+        ),
     ):
         with pytest.raises(RecipeError, match=problem):
             Speech(tagger=name, tags={})(answer)
@@ -140,7 +148,7 @@ def test_a_tagger_is_found_by_its_name(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("said", [(0, 9, "X"), (-1, 1, "X"), (1, 1, "X")])
 def test_a_tagger_that_leaves_its_text_is_refused(said):
-    with pytest.raises(RecipeError, match=f"the tagger says that characters {said[0]} to {said[1]} are X"):
+    with pytest.raises(DataError, match=f"says that characters {said[0]} to {said[1]} are X, in a text of 5"):
         Speech(tagger=lambda _: [said], tags={})(by_word("a cat"))
 
 
@@ -148,3 +156,32 @@ def test_an_empty_answer_has_no_factors():
     answer = by_word("")
     for weigher in (Opening(), AnswerSpan(), Grounded(), Named(names={}), Speech(tagger=capitals, tags={})):
         assert np.asarray(weigher(answer)).shape == (0,)
+
+
+def _fails(text):
+    raise OSError(f"no model for {text}")
+
+
+@pytest.mark.parametrize(
+    ("tagger", "said"),
+    [
+        (_fails, r"raises OSError: no model for a cat; mend it"),
+        (lambda _: None, r"returns None; return a list of \(first character, one past the last, tag\)"),
+        (lambda _: [(0, 1)], r"returns \[\(0, 1\)\]; return a list"),
+        (lambda _: [("A", "cat", "NOUN")], r"returns .*; return a list"),
+    ],
+    ids=["raises", "none", "pairs", "words"],
+)
+def test_a_tagger_that_fails_is_named_with_the_branch(tagger, said):
+    """Anybody's code: what goes wrong in it is an example's fault, so that it is named and may be skipped."""
+    name = f"{tagger.__module__}:{tagger.__qualname__}"
+    answered = {"role": "assistant", "content": "a cat"}
+    asked = {"messages": [{"role": "user", "content": "What?"}, answered]}
+    tree = MessageTree.from_dict(
+        {"id": "t", "messages": [{"role": "user", "content": "See."}], "branches": [asked]}
+    )
+    encode = tiny_encoder(weights=Weighting(spans=Spans(speech=Speech(tagger=tagger, tags={}))))
+    for use in (encode, encode.survey):
+        told = f"^t, branch 0: the tagger {re.escape(name)}, given 'a cat', {said}"
+        with pytest.raises(DataError, match=told):
+            use(tree)

@@ -20,62 +20,65 @@ class References:
     Attributes:
         places: by id, the place of an example in the arrays below; n examples, M targets in all.
         starts: int64 [n + 1], where the values of each example begin, and where the last ones end.
-        checks: uint32 [n], CRC-32 of each example's targets, so that values of other targets are not used.
+        checks: uint32 [n], CRC-32 of each example's tokens, so that values of another text are not used.
         values: float32 [M], log p of each target.
+        model: what gave the values, as a recipe says it.
     """
 
     places: dict[str, int]
     starts: Array
     checks: Array
     values: Array
+    model: str
 
     @classmethod
-    def of(cls, found: Iterable[tuple[str, Array, Array]]) -> "References":
+    def of(cls, found: Iterable[tuple[str, Array, Array]], *, model: str) -> "References":
         """Collect values.
 
         Args:
-            found: of each example its id, its targets, int [m], and log p of these, float [m].
+            found: of each example its id, all its tokens, int [n], and log p of its targets, float [m].
+            model: what gave them.
 
         Raises:
             DataError: two examples have one id.
         """
         places: dict[str, int] = {}
         lengths, checks, values = [0], [], [np.zeros(0, np.float32)]
-        for example, target, logps in found:
+        for example, tokens, logps in found:
             if example in places:
                 raise DataError(
                     f"two trees have the id {example!r}, by which reference values are found; rename one"
                 )
             places[example] = len(places)
             lengths.append(len(logps))
-            checks.append(_check(target))
+            checks.append(_check(tokens))
             values.append(np.asarray(logps, np.float32))
-        return cls(
-            places, np.cumsum(lengths, dtype=np.int64), np.array(checks, np.uint32), np.concatenate(values)
-        )
+        starts = np.cumsum(lengths, dtype=np.int64)
+        return cls(places, starts, np.array(checks, np.uint32), np.concatenate(values), model)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __repr__(self) -> str:
-        """Show the size."""
-        return f"References of {len(self):,} examples, {len(self.values):,} targets"
+        """Show the size, and which model gave them."""
+        return f"References of {len(self):,} examples, {len(self.values):,} targets, by {self.model}"
 
     def attach(self, sequence: Sequence) -> Sequence:
         """Return a sequence with its reference values.
 
         Raises:
-            DataError: there are none of it, or they are of other targets.
+            DataError: there are none of it, or they are of another text.
         """
         place = self.places.get(sequence.example)
         if place is None:
             raise DataError("data.references has no values of this tree; write the file anew for these data")
-        if self.checks[place] != _check(sequence.target):
-            raise DataError(
-                "data.references holds values of other targets than this tree has now; its text, the "
-                "tokenizer, the frames or the branches that fit have changed: write the file anew"
-            )
         own = self.values[self.starts[place] : self.starts[place + 1]]
+        if self.checks[place] != _check(sequence.tokens) or len(own) != len(sequence.target):
+            raise DataError(
+                "data.references holds values of another text than this tree has now; its prompts or "
+                "answers, the tokenizer, the sizes of its media or the branches that fit have changed: write "
+                "the file anew"
+            )
         return dataclasses.replace(sequence, reference=own)
 
     def save(self, path: str | Path) -> None:
@@ -84,7 +87,8 @@ class References:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
         with part.open("wb") as file:
-            np.savez(file, ids=list(self.places), starts=self.starts, checks=self.checks, values=self.values)
+            arrays = {name: getattr(self, name) for name in _STORED}
+            np.savez(file, ids=list(self.places), **arrays)
         part.replace(path)
 
     @classmethod
@@ -95,15 +99,18 @@ class References:
             RecipeError: it cannot be read, or is no such file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                held: dict[str, Any] = {name: file[name] for name in ("ids", "starts", "checks", "values")}
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+                held: dict[str, Any] = {name: file[name] for name in ("ids", *_STORED)}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise RecipeError(
                 f"{path}: no file of reference values ({error}); make one: hedgerow data reference RECIPE"
             ) from None
         places = {example: place for place, example in enumerate(held.pop("ids").tolist())}
-        return cls(places, **held)
+        return cls(places, **held | {"model": str(held["model"])})
 
 
-def _check(target: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(target, np.int32).tobytes())
+_STORED = ("starts", "checks", "values", "model")
+
+
+def _check(tokens: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(tokens, np.int32).tobytes())

@@ -24,8 +24,8 @@ class ScaleReport:
     """How loud vision is beside text, as standard deviations over all channels and slots of a row.
 
     `features` is the connector's output, `embeddings` the token embeddings it is added to. `between` is the
-    part of the features that differs between crops: what is left after taking away, for each place in a crop,
-    its mean over the crops; None where no place occurs in two crops.
+    part of the features that differs between crops that are not the same: what is left after taking away, for
+    each place in a crop, its mean over these crops; None where no place occurs in two of them.
     """
 
     features: float
@@ -237,10 +237,11 @@ class Molmo2(nn.Module):
         features = self.features(row.vision).float()  # type: ignore[arg-type]
         embeddings = self.hf.get_input_embeddings()(row.tokens[row.slot]).float()
         crop = row.vision.pooling.amax(dim=1) // row.vision.patches  # type: ignore[union-attr]
+        first = _first_alike(row.vision.crops)[crop] == crop  # type: ignore[union-attr]
         return ScaleReport(
             features=float(features.std(correction=0)),
             embeddings=float(embeddings.std(correction=0)),
-            between=_between(features, crop),
+            between=_between(features[first], crop[first]),
         )
 
 
@@ -256,6 +257,13 @@ def _patches(crops: Array, config: Any) -> Tensor:
     pixels = crops.reshape(count, height // size, size, width // size, size, channels).transpose(2, 3)
     flat: Tensor = pixels.reshape(count, -1, size * size * channels)
     return flat.float() / 127.5 - 1.0
+
+
+def _first_alike(crops: Array) -> Tensor:
+    """For each crop the first that holds the same pixels: a small image is its own overview."""
+    seen: dict[bytes, int] = {}
+    found = [seen.setdefault(crop.tobytes(), number) for number, crop in enumerate(crops.cpu().numpy())]
+    return torch.tensor(found, device=crops.device)
 
 
 def _between(features: Tensor, crop: Tensor) -> float | None:

@@ -13,7 +13,10 @@ from markupsafe import Markup
 from PIL import Image as Pixels
 
 COLOURS = ("#2f6db5", "#c2571a", "#2e8b57", "#9b3fa5", "#a8861d", "#c0395b", "#4c7f86", "#7a6a58")
-_WIDTH, _HEIGHT, _MARGIN = 560, 240, 46
+_WIDTH, _HEIGHT, _MARGIN, _PAD = 560, 240, 46, 14  # units of a chart; the last is free beside the points
+_LETTER = 6.6  # units of a digit of an axis at most
+_MARKED = 24  # points of a line that is drawn with marks and dashes, at most
+_DASHES = ("", "8 4", "2 4", "10 3 2 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over a shared x axis; `series` maps a name to its (x, y) points."""
+    """Lines over a shared x axis; `series` maps a name to its (x, y) points, `bars` to (x, low, high).
+
+    Lines of few points have a mark at each, and dashes that let an equal line be seen below.
+    """
 
     title: str
     series: Mapping[str, Sequence[tuple[float, float]]]
     x: str
     y: str
+    bars: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
     kind: str = field(default="chart", init=False)
 
     def svg(self) -> Markup:
@@ -67,7 +74,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as shown: `shade` from 0 to 1 is its weight beside the tree's greatest, None without loss."""
+    """One token as shown: `shade` from 0 to 1 tells its weight, below 0 a negative one; None without loss."""
 
     text: str
     shade: float | None
@@ -85,11 +92,15 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A tree as the model sees it: frames with annotations, then every node's tokens."""
+    """A tree as the model sees it: frames with annotations, then every node's tokens.
+
+    `scale` are tokens that explain the shades.
+    """
 
     title: str
     pictures: Sequence[Picture]
     branches: Sequence[Branch]
+    scale: Sequence[Token] = ()
     kind: str = field(default="tree", init=False)
 
 
@@ -150,63 +161,128 @@ def show(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Where values stand in a drawing: x from `left` to `right`, y from the first to the last of `ticks`."""
+
+    left: float
+    right: float
+    ticks: Sequence[float]
+
+    @property
+    def margin(self) -> float:
+        return max(_MARGIN, 8 + _LETTER * max(len(show(tick)) for tick in self.ticks))
+
+    def across(self, x: float) -> float:
+        first, last = self.margin + _PAD, _WIDTH - 8 - _PAD
+        if self.left == self.right:
+            return (first + last) / 2
+        return first + (x - self.left) / (self.right - self.left) * (last - first)
+
+    def down(self, y: float) -> float:
+        low, high = self.ticks[0], self.ticks[-1]
+        return _HEIGHT - 30 - (y - low) / (high - low) * (_HEIGHT - 44)
+
+    def drawn(self) -> list[Markup]:
+        """Lines at the ticks with their values, and the ends of the x axis."""
+        level = Markup(
+            '<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" class="grid"/>'
+            '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+        )
+        lines = [
+            level.format(self.margin, _WIDTH - 8, y, y, self.margin - 5, y + 4, show(tick))
+            for tick, y in ((tick, self.down(tick)) for tick in self.ticks)
+        ]
+        end = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
+        for x in dict.fromkeys((self.left, self.right)):
+            lines.append(end.format(self.across(x), _HEIGHT - 16, show(float(x))))
+        return lines
+
+
 def _svg(chart: Chart) -> Markup:
-    points = [point for line in chart.series.values() for point in line if math.isfinite(point[1])]
+    lines = {
+        name: [point for point in _thin(line) if math.isfinite(point[1])]
+        for name, line in chart.series.items()
+    }
+    points = [point for line in lines.values() for point in line]
     if not points:
         return Markup("<p>Nothing to draw yet.</p>")
-    left, right = min(x for x, _ in points), max(x for x, _ in points)
-    low, high = min(0.0, *(y for _, y in points)), max(y for _, y in points)
-    wide, tall = (right - left) or 1.0, (high - low) or 1.0
-
-    def at(x: float, y: float) -> str:
-        across = _MARGIN + (x - left) / wide * (_WIDTH - _MARGIN - 8)
-        return f"{across:.1f},{_HEIGHT - 30 - (y - low) / tall * (_HEIGHT - 44):.1f}"
-
+    ends = [end for bars in chart.bars.values() for _, *both in bars for end in both]
+    heights = [y for _, y in points] + ends
+    places = [x for x, _ in points]
+    axes = _Axes(min(places), max(places), _ticks(min(0.0, *heights), max(heights)))
     drawn = [
         Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, chart.title),
-        *_axes(low, high, left, right, at),
+        *axes.drawn(),
     ]
-    for number, (name, line) in enumerate(chart.series.items()):
-        path = " ".join(at(x, y) for x, y in _thin(line) if math.isfinite(y))
-        colour = COLOURS[number % len(COLOURS)]
-        drawn.append(
-            Markup(
-                '<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6"><title>{}</title>'
-                "</polyline>"
-            ).format(path, colour, name)
-        )
+    shift = 3.0  # equal intervals of two lines stand side by side
+    for number, (name, line) in enumerate(lines.items()):
+        beside = shift * (number - (len(chart.bars) - 1) / 2)
+        drawn += [*_bars(chart.bars.get(name, ()), axes, number, beside), *_line(name, line, axes, number)]
     drawn.append(
-        Markup('<text x="{}" y="{}" text-anchor="end">{}</text></svg>').format(
-            _WIDTH - 8, _HEIGHT - 2, chart.x
+        Markup('<text x="{}" y="10">{}</text><text x="{}" y="{}" text-anchor="end">{}</text></svg>').format(
+            axes.margin, chart.y, _WIDTH - 8, _HEIGHT - 2, chart.x
         )
     )
-    legend = [
-        Markup('<span><i style="background:{}"></i>{}</span>').format(COLOURS[n % len(COLOURS)], name)
-        for n, name in enumerate(chart.series)
+    return Markup("").join([*drawn, _legend(lines)])
+
+
+def _line(name: str, line: Sequence[tuple[float, float]], axes: _Axes, number: int) -> list[Markup]:
+    """A line, and rings at its points that are larger than those of the lines before."""
+    colour, few = _colour(number), len(line) <= _MARKED
+    places = [(axes.across(x), axes.down(y)) for x, y in line]
+    drawn = [
+        Markup(
+            '<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="{}">'
+            "<title>{}</title></polyline>"
+        ).format(" ".join(f"{x:.1f},{y:.1f}" for x, y in places), colour, _dashes(number, few=few), name)
     ]
-    return Markup("").join([*drawn, Markup('<div class="legend">'), *legend, Markup("</div>")])
+    ring = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="{}" stroke="{}" stroke-width="1.3"/>')
+    inside = "none" if number else colour
+    return drawn + [ring.format(x, y, 2.4 + 1.8 * number, inside, colour) for x, y in places if few]
 
 
-def _axes(low: float, high: float, left: float, right: float, at: Any) -> list[Markup]:
-    lines = []
-    for part in range(5):
-        level = low + (high - low) * part / 4
-        (_, y), (end, _) = at(left, level).split(","), at(right, level).split(",")
-        lines.append(
-            Markup(
-                '<line x1="{}" x2="{}" y1="{}" y2="{}" class="grid"/>'
-                '<text x="{}" y="{}" text-anchor="end">{}</text>'
-            ).format(_MARGIN, end, y, y, _MARGIN - 5, float(y) + 4, show(float(level)))
-        )
-    for x in (left, right):
-        place = at(x, low).split(",")[0]
-        anchor = "start" if x == left else "end"
-        lines.append(
-            Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                place, _HEIGHT - 16, anchor, show(float(x))
-            )
-        )
-    return lines
+def _bars(
+    bars: Sequence[tuple[float, float, float]], axes: _Axes, number: int, beside: float
+) -> list[Markup]:
+    """Intervals as lines from low to high."""
+    bar = Markup(
+        '<line x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}" stroke="{3}" stroke-width="1.6"/>'
+    )
+    return [
+        bar.format(axes.across(x) + beside, axes.down(low), axes.down(high), _colour(number))
+        for x, low, high in bars
+    ]
+
+
+def _legend(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    entry = Markup('<span><i class="key" style="background:{}"></i>{}</span>')
+    named = []
+    for number, (name, line) in enumerate(lines.items()):
+        colour, dashes = _colour(number), _dashes(number, few=len(line) <= _MARKED)
+        look = colour
+        if dashes:
+            on, off = dashes.split()[:2]
+            look = f"repeating-linear-gradient(90deg,{colour} 0 {on}px,transparent 0 {int(on) + int(off)}px)"
+        named.append(entry.format(look, name))
+    return Markup('<div class="legend">{}</div>').format(Markup("").join(named))
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _dashes(number: int, *, few: bool) -> str:
+    return _DASHES[number % len(_DASHES)] if few else ""
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round values, equally far apart, the first not above and the last not below."""
+    apart = (high - low) or 1.0
+    scale = 10.0 ** math.floor(math.log10(apart / 4))
+    step = scale * max(size for size in (1, 2, 2.5, 5) if size * scale <= apart / 4)
+    first, last = math.floor(low / step + 1e-9), math.ceil((low + apart) / step - 1e-9)
+    return [number * step for number in range(first, last + 1)]
 
 
 def _thin(line: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:

@@ -1,7 +1,9 @@
 """Trees and packed rows as blocks of a page: the processed pixels, every token, every weight."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Listing
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -12,8 +14,8 @@ from hedgerow.encode import Encoder
 from hedgerow.grounding.draw import draw
 from hedgerow.grounding.points import printed_time
 from hedgerow.linearize import arrange
-from hedgerow.report.page import Branch, Packed, Picture, Piece, Token, Tree, data_uri
-from hedgerow.sequence import Array, Row, Sequence
+from hedgerow.report.page import Branch, Packed, Picture, Piece, Token, Tree, data_uri, show
+from hedgerow.sequence import Array, Row, Sample, Sequence
 from hedgerow.tree import MessageTree, Node
 from hedgerow.vision.processor import PATCH, MediaLayout
 
@@ -21,21 +23,75 @@ _SHOWN = 240  # pixels of the longer side of a thumbnail at least
 MOST = 12  # pictures of a tree
 
 
-def tree_block(tree: MessageTree, encoder: Encoder) -> Tree:
-    """Show a tree as it is encoded: frames with the true points and tracks, then every node's tokens."""
+_RANGE = 10, 1000  # times that the greatest weight is the one that is shaded as lightly as can be seen
+_LIGHTEST = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Shades:
+    """How dark a weight is shown: by its logarithm; 0 is shown in another way.
+
+    Attributes:
+        low: the size shown lightest: the smallest there is, if that is neither nearly the greatest nor tiny.
+        high: the size of the greatest, shown darkest.
+        below: whether some are below 0.
+    """
+
+    low: float
+    high: float
+    below: bool = False
+
+    @classmethod
+    def of(cls, weights: Iterable[Array]) -> "Shades":
+        """Return those for all weights of some sequences, an array of each."""
+        known = np.concatenate([np.zeros(0), *weights])
+        sizes = np.abs(known[known != 0])
+        high = float(sizes.max(initial=0.0)) or 1.0
+        low = float(np.clip(sizes.min(initial=high), high / _RANGE[1], high / _RANGE[0]))
+        return cls(low, high, bool((known < 0).any()))
+
+    def __call__(self, weight: float) -> float:
+        """Return 0 for 0, and for others from `_LIGHTEST` to 1, with the sign of the weight."""
+        if not weight:
+            return 0.0
+        size = min(max(abs(weight), self.low), self.high)
+        share = math.log(size / self.low) / math.log(self.high / self.low)
+        return math.copysign(_LIGHTEST + (1 - _LIGHTEST) * share, weight)
+
+    def scale(self) -> list[Token]:
+        """Return what explains the shades: 0, and weights equally far apart in shade."""
+        weights = [0.0, *np.geomspace(self.low, self.high, 5).tolist()]
+        weights += [-self.high] if self.below else []
+        return [Token(show(weight), self(weight), "") for weight in weights]
+
+
+def tree_block(tree: MessageTree, encoder: Encoder, shades: Shades | None = None) -> Tree:
+    """Show a tree as it is encoded: frames with the true points and tracks, then every node's tokens.
+
+    Args:
+        tree: the tree.
+        encoder: encodes it.
+        shades: of the weights; None: those of this tree alone.
+    """
     sequence = encoder(tree)
     sequence = arrange(sequence, np.argsort(sequence.order))  # as it reads
     nodes = tree.nodes()
     pictures = list(_pictures(sequence, encoder.layouts(tree), _truths(encoder, tree), most=MOST))
     starts = np.cumsum((0, *encoder.lengths(tree)))
-    shaded = _weights(sequence)
-    top = float(sequence.weight.max(initial=0.0)) or 1.0
+    weights = _weights(sequence)
+    shades = shades or Shades.of([sequence.weight])
     branches = []
     for node, start, stop in zip(nodes, starts, starts[1:], strict=False):
-        tokens = _tokens(sequence, encoder, range(start, stop), shaded, top)
-        title = f"{node.address or 'root'} {node.task or ''}{_weighed(sequence, node)}"
+        tokens = _tokens(sequence, encoder, range(start, stop), weights, shades)
+        title = f"{node.address or 'root'} {node.task or ''}{_ranked(node)}{_weighed(sequence, node)}"
         branches.append(Branch(title, node.address.count(".") + 1 if node.address else 0, tokens))
-    return Tree(f"{sequence!r}", pictures, branches)
+    return Tree(_title(sequence), pictures, branches, shades.scale())
+
+
+def _title(sequence: Sequence) -> str:
+    taken = ", ".join(f"{amount:,} {name}" for name, amount in sequence.cost.items())
+    answers = ", ".join(f"{sample.task} {_counted(sample)}" for sample in sequence.samples)
+    return f"{sequence.example}: {taken}, {len(sequence.target)} targets ({answers})"
 
 
 def media_pictures(
@@ -142,10 +198,26 @@ def _at(points: Listing[Point], time: float | None) -> list[Point]:
     return [point for point in points if point.time is not None and printed_time(point.time) == printed]
 
 
+def _ranked(node: Node) -> str:
+    if node.rank is None:
+        return ""
+    return f", rank {node.rank}{' (best)' if node.rank == 0 else ''}"
+
+
+def _counted(sample: Sample) -> str:
+    return f"{sample.n} token{'' if sample.n == 1 else 's'}"
+
+
 def _weighed(sequence: Sequence, node: Node) -> str:
-    for sample in sequence.samples:
-        if sample.branch == node.address:
-            return f": {sample.n} answer tokens, weight {sample.weight:.3g} each"
+    """The weight of a node's answer tokens, or what it was before data and weighers, and what it became."""
+    for number, sample in enumerate(sequence.samples):
+        if sample.branch != node.address:
+            continue
+        own = sequence.weight[sequence.sample == number]
+        told = f": answer of {_counted(sample)}, "
+        if np.allclose(own, sample.weight):
+            return f"{told}weight {sample.weight:.3g} each"
+        return f"{told}base weight {sample.weight:.3g}, tokens weigh {own.min():.3g} to {own.max():.3g}"
     return ""
 
 
@@ -157,7 +229,7 @@ def _weights(sequence: Sequence) -> dict[int, float]:
 
 
 def _tokens(
-    sequence: Sequence, encoder: Encoder, places: range, weights: dict[int, float], top: float
+    sequence: Sequence, encoder: Encoder, places: range, weights: dict[int, float], shades: Shades
 ) -> list[Token]:
     patch = encoder.chat.special(PATCH) if sequence.vision is not None else -1
     tokens = []
@@ -168,7 +240,7 @@ def _tokens(
             continue
         for place in same:
             weight = weights.get(place)
-            shade = None if weight is None else weight / top
+            shade = None if weight is None else shades(weight)
             note = "" if weight is None else f"weight {weight:.3g}"
             tokens.append(Token(encoder.chat.show(token), shade, note))
     return tokens

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -80,14 +81,30 @@ def load_state(folder: Path, recipe: Recipe) -> State:
     Raises:
         RecipeError: it belongs to a run of another recipe or other data; the message says what differs.
     """
-    then = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
-    now = fingerprint(recipe)
-    changed = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
-    if changed:
-        shown = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in changed[:3])
-        raise RecipeError(f"{folder} is of another run: {shown}; set it back, or give a new folder as 'out'")
+    check_run(folder, recipe)
     parts = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     return State(parts["step"], parts["optimizers"], parts["loader"])
+
+
+def check_run(folder: Path, recipe: Recipe) -> None:
+    """Refuse a checkpoint of another run; a field that recipes did not have then had its default.
+
+    Raises:
+        RecipeError: the recipe or the data are others; the message says what differs.
+    """
+    saved = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+    now, usual = fingerprint(recipe), _defaults()
+    then = {name: saved.get(name, usual.get(re.sub(r"\.\d+\.", ".0.", name))) for name in (*saved, *now)}
+    changed = [name for name in then if then[name] != now.get(name)]
+    if changed:
+        shown = "; ".join(f"{name} was {then[name]}, is {now.get(name)}" for name in changed[:3])
+        raise RecipeError(f"{folder} is of another run: {shown}; set it back, or give a new folder as 'out'")
+
+
+def _defaults() -> dict[str, str]:
+    spec = {"crop_size": 378, "patch_size": 14}  # those of `vision`
+    least = {"data": {"train": [{"path": ""}]}, "model": {"spec": spec}, "steps": 1, "out": ""}
+    return dict(_flat(Recipe.model_validate(least).to_dict()))
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -115,6 +132,8 @@ def fingerprint(recipe: Recipe) -> dict[str, str]:
     found = {name: value for name, value in _flat(recipe.to_dict()) if not _is_free(name)}
     for number, source in enumerate(recipe.data.train):
         found[f"data.train.{number}.path"] = _digest(source.path)
+    if recipe.data.references is not None:
+        found["data.references"] = _digest(recipe.data.references)
     if recipe.model.tokenizer != "tiny":
         path = Path(recipe.model.tokenizer)
         found["model.tokenizer"] = _digest(path / "tokenizer.json" if path.is_dir() else path)

@@ -17,8 +17,9 @@
 
 Of each task and data set, with w the weight of a target in the end: `loss` = sum w ce / sum w, `nll` = mean
 ce, `targets`, `share` = sum w over that of the whole step, `effective` = (sum w)^2 / sum w^2: as many targets
-of equal weight would average as much. In preference runs `loss` is the mean over pairs, and `share` and
-`effective` count pairs.
+of equal weight would average as much. In preference runs `loss` is the mean over pairs, `share` and
+`effective` count pairs, `accuracy` is the share of pairs whose margin (beta times how much further from the
+reference model the better answer has become likely than the worse) is above 0, and `margin` its mean.
 """
 
 import json
@@ -104,12 +105,14 @@ class Step:
 
 
 def _report(sums: Sums, whole: float) -> dict[str, float]:
+    compared = {"accuracy": sums.right / sums.pairs, "margin": sums.margin / sums.pairs} if sums.pairs else {}
     return {
         "loss": sums.weighted / sums.weight if sums.weight else 0.0,
         "nll": sums.nll / max(sums.targets, 1),
         "targets": sums.targets,
         "share": round(sums.weight / whole, 4) if whole else 0.0,
         "effective": round(sums.effective, 1),
+        **compared,
     }
 
 

@@ -10,11 +10,13 @@ What is random in the model (dropout) is seeded by (seed, epoch, row): the same 
 and no state to save.
 """
 
+import logging
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -35,6 +37,7 @@ from hedgerow.train.loss import Key, RowLoss, Sums, by_task, merged
 from hedgerow.train.objective import Objective, objective_of
 from hedgerow.train.optim import Grouped, Optimizers
 
+_LOG = logging.getLogger("hedgerow")
 _deterministic: Any = torch.utils.deterministic  # a module whose attributes are properties
 
 
@@ -203,6 +206,8 @@ class Trainer:
                 "lower the learning rates, or look at these examples"
             )
         divisor = Sums.total(total.sums.values()).divisor(self._recipe.loss.normalize)
+        if total.sums and not divisor:
+            _name_weightless(self._recipe.loss.normalize)
         norm = self._update(number, divisor)
         seconds = time.perf_counter() - begin
         return Step(
@@ -289,6 +294,15 @@ class Trainer:
             clip_grads_with_norm_(parameters, self._recipe.optimizer.clip, total)
         self._optimizers.step(number)
         return norm
+
+
+@cache
+def _name_weightless(normalize: str) -> None:
+    _LOG.warning(
+        "all targets of a step weigh 0, so with loss.normalize: %s there is nothing to divide by: such steps "
+        "train nothing; look at the weights of the data and of the recipe",
+        normalize,
+    )
 
 
 def _seed(seed: int, epoch: int, row: int) -> int:

@@ -4,7 +4,7 @@ Letters as in `hedgerow.sequence`: N tokens, M supervised targets, S samples; D 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Literal
 
 import torch
@@ -24,7 +24,9 @@ class RowLoss:
 
     `numerator` [] is what is summed over rows and then divided, the only field with a gradient; `z_term` []
     its part that comes from z. `sums` float64 [6, S] holds for each sample: sum of w ce, sum of ce, sum of w,
-    sum of w^2, number of targets, number of targets with w > 0.
+    sum of w^2, number of targets, number of targets with w > 0. A preference loss has three more, [9, S]: of
+    the pairs in which the sample is the better answer their number, of how many the margin is above 0, and
+    the sum of margins.
     """
 
     numerator: Tensor
@@ -36,8 +38,9 @@ class RowLoss:
 class Sums:
     """Sums over targets: `weighted` of w ce, `nll` of ce, `weight` of w, `squares` of w^2.
 
-    `tokens` are the targets with w > 0, `samples` the samples that have a target. What is reported and
-    divided by derives from these.
+    `tokens` are the targets with w > 0, `samples` the samples that have a target; `pairs` are compared,
+    `right` of them in the right order, by `margin` in all. What is reported and divided by derives from
+    these.
     """
 
     weighted: float = 0.0
@@ -47,6 +50,9 @@ class Sums:
     targets: int = 0
     tokens: int = 0
     samples: int = 0
+    pairs: int = 0
+    right: int = 0
+    margin: float = 0.0
 
     @staticmethod
     def total(parts: Iterable["Sums"]) -> "Sums":
@@ -157,8 +163,11 @@ def by_task(loss: RowLoss, samples: Iterable[Sample]) -> dict[Key, Sums]:
     """Return the sums of a row for each task and data set, read from the device."""
     found = []
     columns = loss.sums.T.tolist()
-    for sample, (weighted, nll, weight, squares, targets, tokens) in zip(samples, columns, strict=True):
+    for sample, column in zip(samples, columns, strict=True):
+        weighted, nll, weight, squares, targets, tokens, *compared = column
         sums = Sums(weighted, nll, weight, squares, int(targets), int(tokens), int(targets > 0))
+        if compared:
+            sums = replace(sums, pairs=int(compared[0]), right=int(compared[1]), margin=compared[2])
         found.append({(sample.task, sample.source): sums})
     return merged(found)
 

@@ -1,8 +1,10 @@
 """From a recipe to the loss of a row."""
 
 import copy
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -29,6 +31,7 @@ class Model(Protocol):
         ...
 
 
+_LOG = logging.getLogger("hedgerow")
 Objective = Callable[[Model, Row], RowLoss]
 
 
@@ -61,6 +64,8 @@ class _Objective:
     def __call__(self, model: Model, row: Row) -> RowLoss:
         loss, hidden = self.loss, model(row)
         if loss.preference is None:
+            for source in {sample.source for sample in row.samples if sample.rank}:
+                _name_lower(source)
             return weighted_loss(
                 hidden, row, model.head, dynamic=loss.dynamic, z_loss=loss.z_loss, chunk=loss.chunk
             )
@@ -75,6 +80,15 @@ class _Objective:
             transport=transport,
             chunk=loss.chunk,
         )
+
+
+@cache
+def _name_lower(source: str) -> None:
+    _LOG.warning(
+        "data set '%s' has answers of rank 1 and beyond, the worse ones; without loss.preference they are "
+        "trained as if they were true: give loss.preference, or leave them out",
+        source,
+    )
 
 
 class Referenced:

@@ -85,7 +85,7 @@ def preference_loss(
     loss = losses.detach()
     # sum of slope x ce has the gradient of the loss, not its value.
     numerator = loss.sum() + (total - total.detach())
-    return RowLoss(numerator, torch.zeros_like(numerator), _sums(seen.ce, share, loss, pairs, row))
+    return RowLoss(numerator, torch.zeros_like(numerator), _sums(seen.ce, share, loss, margin, pairs, row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +169,13 @@ def _transported(states: Tensor, pairs: Pairs, weights: list[Tensor], transport:
     return [better.to(weights[0].dtype), worse.to(weights[1].dtype)]
 
 
-def _sums(ce: Tensor, share: Tensor, losses: Tensor, pairs: Pairs, row: Row) -> Tensor:
+def _sums(ce: Tensor, share: Tensor, losses: Tensor, margin: Tensor, pairs: Pairs, row: Row) -> Tensor:
     """As `RowLoss.sums`, a pair being a weight of 1 on its better sample."""
-    sums = ce.new_zeros(6, len(row.samples), dtype=torch.float64)
-    one = torch.ones_like(losses, dtype=torch.float64)
-    sums[[0, 2, 3]] = sums[[0, 2, 3]].index_add_(
-        1, pairs.better.sample, torch.stack([losses.double(), one, one])
-    )
+    sums = ce.new_zeros(9, len(row.samples), dtype=torch.float64)
+    one, margin = torch.ones_like(losses, dtype=torch.float64), margin.detach().double()
+    compared = torch.stack([losses.double(), one, one, one, (margin > 0).double(), margin])
+    places = [0, 2, 3, 6, 7, 8]
+    sums[places] = sums[places].index_add_(1, pairs.better.sample, compared)
     seen = torch.stack([ce.double(), torch.ones_like(ce, dtype=torch.float64), (share > 0).double()])
     sums[[1, 4, 5]] = sums[[1, 4, 5]].index_add_(1, row.sample, seen)
     return sums

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 
 from hedgerow.build import build_encoder, build_model, device, training_examples
+from hedgerow.data.index import Examples
+from hedgerow.data.lines import Line
 from hedgerow.data.measure import Progress
 from hedgerow.data.mixture import DataSet
 from hedgerow.data.references import References
-from hedgerow.errors import RecipeError
+from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.packing.loader import RowLoader
 from hedgerow.recipe import Loss, Recipe
@@ -31,7 +33,7 @@ def write_references(recipe: Recipe, path: Path, *, progress: Progress | None = 
         progress: called with how many trees are done, and how many there are.
 
     Raises:
-        DataError: the data are bad, or two trees have one id.
+        DataError: the data are bad, or two trees have one id; the message names the lines of both.
         RecipeError: the recipe has transforms, so that its targets change from epoch to epoch.
     """
     if recipe.data.transforms:
@@ -41,12 +43,25 @@ def write_references(recipe: Recipe, path: Path, *, progress: Progress | None = 
     loss = Loss(chunk=recipe.loss.chunk)  # one that needs no reference values itself
     once = recipe.model_copy(update={"data": recipe.data.model_copy(update=plain), "loss": loss})
     examples = training_examples(once, build_encoder(once))
+    _check_ids(examples)
     model = build_model(once).eval()
     rows = row_loader(once, examples)
     with explained(rows):
-        found = References.of(_values(once, model, rows, len(examples), progress))
+        named = recipe.origin if recipe.model.spec is None else f"{recipe.origin} of seed {recipe.seed}"
+        found = References.of(_values(once, model, rows, len(examples), progress), model=named)
     found.save(path)
     return found
+
+
+def _check_ids(examples: Examples) -> None:
+    seen: dict[str, Line] = {}
+    for line in examples.lines:
+        first = seen.setdefault(line.read().id, line)
+        if first is not line:
+            raise DataError(
+                f"{line}: this tree has the id of that at {first}, and reference values are found by it; "
+                "rename one"
+            )
 
 
 def _values(
@@ -70,5 +85,6 @@ def _values(
 def _by_example(row: Row, logps: Array) -> Iterator[tuple[str, Array, Array]]:
     counts = np.bincount(trees_of(row).cpu().numpy(), minlength=len(row.examples))
     cuts = np.cumsum(counts)[:-1]
-    targets = np.split(row.target.cpu().numpy(), cuts)
-    yield from zip(row.examples, targets, np.split(logps, cuts), strict=True)
+    ends = np.cumsum(row.lengths)
+    tokens = np.split(row.tokens.cpu().numpy()[: ends[-1]], ends[:-1])
+    yield from zip(row.examples, tokens, np.split(logps, cuts), strict=True)

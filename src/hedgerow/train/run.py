@@ -23,7 +23,7 @@ from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Recipe
-from hedgerow.sequence import Budget, Row, Sequence
+from hedgerow.sequence import Budget, Cost, Row, Sequence
 from hedgerow.text import load_tokenizer
 from hedgerow.train import checkpoint, parallel
 from hedgerow.train.log import Callback, Step
@@ -31,6 +31,7 @@ from hedgerow.train.loop import Trainer, train
 from hedgerow.train.optim import Optimizers
 
 log = logging.getLogger("hedgerow")
+_LOOKS = 8  # examples, before training, at what vision says of them
 RECORD = "trained.json"  # what a run that has ended leaves beside its model
 
 
@@ -153,9 +154,7 @@ def _ended(recipe: Recipe) -> Trained | None:
     folder = checkpoint.newest(recipe.out)
     if folder is None:
         return None
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["fingerprint"] != checkpoint.fingerprint(recipe):
-        checkpoint.load_state(folder, recipe)  # refuses it, and says what differs
+    checkpoint.check_run(folder, recipe)
     last = folder.name == f"step-{recipe.steps:08d}" and (recipe.out / MODEL).is_dir()
     return Trained.read(recipe.out) if last else None
 
@@ -254,12 +253,22 @@ class _Late(Callback):
 
 
 def _warn_if_blind(model: Molmo2, examples: Examples) -> None:
-    """Say when the connector's output is far from the scale of the embeddings it is added to."""
+    """Say when the connector's output is far from the scale of the embeddings it is added to.
+
+    Looks at examples until two crops of them differ, at a few at most.
+    """
     crops = examples.costs(0).amounts("crops")[:, 0]
-    seen = (examples.attempt(0, int(number)) for number in np.flatnonzero(crops))
-    sequence = next((found for found in seen if isinstance(found, Sequence)), None)
-    if sequence is None:
+    attempts = (examples.attempt(0, int(number)) for number in np.flatnonzero(crops))
+    looked, seen = list[Sequence](), set[bytes]()
+    for found in attempts:
+        if isinstance(found, Sequence) and found.vision is not None:
+            looked.append(found)
+            seen |= {crop.tobytes() for crop in found.vision.crops}
+        if len(seen) > 1 or len(looked) == _LOOKS:
+            break
+    if not looked:
         return
-    report = model.scale_report(Row.join([sequence], Budget(**sequence.cost)))
+    cost = sum((sequence.cost for sequence in looked), Cost())
+    report = model.scale_report(Row.join(looked, Budget(**cost)))
     if report.problem:
         log.warning("%s", report.problem)

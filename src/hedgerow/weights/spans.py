@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 from pydantic.dataclasses import dataclass
 
 from hedgerow.content import STRICT
-from hedgerow.errors import RecipeError
+from hedgerow.errors import DataError, RecipeError
 from hedgerow.weights.answer import Answer, Array, Weigher, brief, over_tokens
 from hedgerow.weights.weigher import Factor, Limited
 
@@ -142,7 +142,9 @@ class Named(Limited):
 
 
 def _dotted(tagger: Tagger | str) -> str:
-    return tagger if isinstance(tagger, str) else f"{tagger.__module__}:{tagger.__qualname__}"
+    if isinstance(tagger, str):
+        return tagger
+    return f"{tagger.__module__}:{getattr(tagger, '__qualname__', type(tagger).__qualname__)}"
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -169,7 +171,7 @@ class Speech(Limited):
         characters = np.ones(len(answer.text))
         for region in answer.of_kind("text"):
             text = answer.text[region.start : region.end]
-            for start, end, tag in _tagged(tagger, text):
+            for start, end, tag in _tagged(tagger, text, name=_dotted(self.tagger)):
                 characters[region.start + start : region.start + end] *= self.tags.get(tag, 1.0)
         return over_tokens(answer, characters)
 
@@ -205,15 +207,30 @@ def _marked(answer: Answer, spans: Iterable[tuple[int, int]], factor: float) -> 
     return over_tokens(answer, characters)
 
 
-def _tagged(tagger: Tagger, text: str) -> list[tuple[int, int, str]]:
-    found = tagger(text)
-    for start, end, tag in found:
+def _tagged(tagger: Tagger, text: str, *, name: str) -> list[tuple[int, int, str]]:
+    """Ask a tagger, which may be anybody's code.
+
+    Raises:
+        DataError: it fails on this text, or what it says is no list of places and tags of the text.
+    """
+    told = f"the tagger {name}, given {brief(text)},"
+    try:
+        found = tagger(text)
+    except Exception as error:
+        raise DataError(f"{told} raises {type(error).__name__}: {error}; mend it") from error
+    try:
+        places = [(int(start), int(end), str(tag)) for start, end, tag in found]
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{told} returns {found!r:.60}; return a list of (first character, one past the last, tag)"
+        ) from None
+    for start, end, tag in places:
         if not 0 <= start < end <= len(text):
-            raise RecipeError(
-                f"the tagger says that characters {start} to {end} are {tag}, in a text of {len(text)}: "
-                f"{brief(text)}; it must stay within the text it was given"
+            raise DataError(
+                f"{told} says that characters {start} to {end} are {tag}, in a text of {len(text)}; it must "
+                "stay within the text it was given"
             )
-    return found
+    return places
 
 
 @cache
@@ -222,5 +239,10 @@ def _tagger(name: str) -> Tagger:
     try:
         found: Any = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise RecipeError(f"no tagger at {name} ({error}); write package.module:name of a function") from None
+        raise RecipeError(
+            f"no tagger at {name} ({error}); write package.module:name of a function that Python can import "
+            "here: installed, or in a folder of PYTHONPATH"
+        ) from None
+    if not callable(found):
+        raise RecipeError(f"the tagger {name} is {found!r:.60}, no function; name a function")
     return found  # type: ignore[no-any-return]

@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hedgerow.content import STRICT
+from hedgerow.content import MOST, STRICT
 from hedgerow.errors import RecipeError
 from hedgerow.weights.answer import Answer, Array, Weigher, brief
 
-Factor = Annotated[float, Field(allow_inf_nan=False)]  # below 0 only where negative weights are allowed
+Factor = Annotated[float, Field(allow_inf_nan=False, ge=-MOST, le=MOST)]  # below 0 only where that is allowed
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

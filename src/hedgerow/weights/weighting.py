@@ -17,7 +17,7 @@ from hedgerow.weights.lexical import Lexical
 from hedgerow.weights.rules import Otherwise, sample_weight
 from hedgerow.weights.schedule import Knots, TaskSchedule
 from hedgerow.weights.spans import Spans
-from hedgerow.weights.weigher import Factor, negatives, product
+from hedgerow.weights.weigher import Factor, Limited, negatives, product
 
 _LOG = logging.getLogger("hedgerow")
 
@@ -80,6 +80,18 @@ class Weighting:
     def weighers(self) -> tuple[Weigher, ...]:
         """The weighers of answers that are used."""
         return (*self.lexical.weighers(), *self.spans.weighers())
+
+    def limits(self) -> dict[str, Limited]:
+        """Return the weighers by the fields of a recipe that they stand in."""
+        found: dict[str, Limited] = {
+            f"weights.lexical.keywords.{name}": one for name, one in self.lexical.keywords.items()
+        }
+        for section, weighers in (("lexical", self.lexical), ("spans", self.spans)):
+            for field in dataclasses.fields(weighers):
+                one = getattr(weighers, field.name)
+                if isinstance(one, Limited):
+                    found[f"weights.{section}.{field.name}"] = one
+        return found
 
     @property
     def by_step(self) -> TaskSchedule:

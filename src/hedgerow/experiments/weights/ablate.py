@@ -10,14 +10,16 @@ from hedgerow.experiments.weights.exam import CAPTION, SHORT
 from hedgerow.experiments.weights.figures import Estimate
 from hedgerow.experiments.weights.pages import (
     INTERVAL,
+    bars,
     cells,
     change,
+    curve,
+    few,
     level_line,
     measured,
     method,
     score_table,
     signed,
-    with_bars,
 )
 from hedgerow.experiments.weights.trials import Settings, Trials, run_trials
 from hedgerow.recipe import Recipe
@@ -58,7 +60,7 @@ class Ablation:
     def _beside_the_paper(self) -> str:
         words = {1: "the same way", -1: "the other way", 0: "nothing can be told"}
         found = {
-            measure: words[self.gain(measure)[-1].sign * way]
+            measure: words[self.gain(measure)[-1].sign * way] + few(self.gain(measure)[-1])
             for measure, way in PAPER.items()
             if measure in self.trials.exam.measures
         }
@@ -115,11 +117,15 @@ def sections(result: Ablation) -> list[Section]:
 def _charts(result: Ablation, measure: str) -> tuple[Chart, Chart]:
     trials = result.trials
     steps = trials.exam.steps
-    curves = {arm: with_bars(steps, trials.score(arm, measure)) for arm in (WEIGHTED, UNIFORM)}
+    scores = {arm: trials.score(arm, measure) for arm in (WEIGHTED, UNIFORM)}
+    curves = {arm: curve(steps, found) for arm, found in scores.items()}
     flat = {"best constant reply": level_line(steps, trials.floor(measure))}
-    gain = {"with less without": with_bars(steps, result.gain(measure))}
-    none = {"no difference": level_line(steps, 0.0)}
+    gain, name = result.gain(measure), "with less without"
+    drawn = {name: curve(steps, gain), "no difference": level_line(steps, 0.0)}
     return (
-        Chart(f"{measure}: mean and 95 % interval", curves | flat, "step", "score"),
-        Chart(f"{measure}: difference", gain | none, "step", "difference"),
-    )
+        Chart(
+            f"{measure}: mean and 95 % interval", curves | flat, "step", "score",
+            {arm: bars(steps, found) for arm, found in scores.items()},
+        ),
+        Chart(f"{measure}: difference", drawn, "step", "difference", {name: bars(steps, gain)}),
+    )  # fmt: skip

@@ -12,7 +12,6 @@ from hedgerow.weights.weighting import Weighting
 WEIGHTED, UNIFORM = "weighted", "uniform"
 CAPTION_WEIGHTS = (0.05, 0.1, 0.2, 0.5)
 POINTING_WEIGHTS = (0.1, 0.2, 0.5, 1.0)
-SWEPT = ("video_caption", "pointing")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,42 +49,58 @@ class Line:
 
 
 def sweep_arms(
-    weights: Weighting, *, captions: Listing[float], pointing: Listing[float]
+    weights: Weighting, wanted: Mapping[str, Listing[float]]
 ) -> tuple[tuple[Arm, ...], tuple[Line, ...]]:
     """Return the arms of a sweep, each once, and the lines through them, along which one task changes.
 
     Args:
         weights: of the recipe; what they say of other tasks stays.
-        captions: weights of the tokens of video captions.
-        pointing: weights of the tokens of points.
+        wanted: by task that is swept, the weights of its tokens.
 
     Raises:
-        RecipeError: the recipe weighs such a task in a way that no factor could change to the wanted weight,
-            or a weight is not positive.
+        RecipeError: the recipe gives such a task a weight of its own, or a weight is not positive.
     """
-    flat = {task: _flat_weight(weights, task) for task in SWEPT}
-    usual = {task: weight * weights.scale.get(task, 1.0) for task, weight in flat.items()}
+    plain = {task: _plain_weight(weights, task) for task in wanted}
+    usual = {
+        task: None if weight is None else weight * weights.scale.get(task, 1.0)
+        for task, weight in plain.items()
+    }
     arms: dict[str, Arm] = {}
     lines = []
-    for task, wanted in zip(SWEPT, (captions, pointing), strict=True):
-        if not wanted or min(wanted) <= 0:
-            raise RecipeError(f"the weights of {task} are {list(wanted)}; give numbers above 0")
-        found = [_arm(weights, flat, usual | {task: weight}) for weight in sorted(set(wanted))]
+    for task, asked in wanted.items():
+        if not asked or min(asked) <= 0:
+            raise RecipeError(f"the weights of {task} are {list(asked)}; give numbers above 0")
+        found = [_arm(weights, plain, usual | {task: weight}) for weight in sorted(set(asked))]
         arms |= {arm.name: arm for arm in found}
-        lines.append(Line(task, tuple(sorted(set(wanted))), tuple(arm.name for arm in found)))
+        lines.append(Line(task, tuple(sorted(set(asked))), tuple(arm.name for arm in found)))
     return tuple(arms.values()), tuple(lines)
 
 
-def _flat_weight(weights: Weighting, task: str) -> float:
-    """The weight of a task before `scale`."""
+def _plain_weight(weights: Weighting, task: str) -> float | None:
+    """The weight of a task before `scale`; None where it depends on the length of the answer."""
     if task in weights.tasks:
         raise RecipeError(f"weights.tasks.{task} is given, and the sweep sets this weight; leave it out")
+    unscaled = _without(weights, task)
+    short, long = (unscaled.sample(task, "", tokens) for tokens in (1, 4))
+    return short if short == long else None
+
+
+def _arm(weights: Weighting, plain: Mapping[str, float | None], wanted: Mapping[str, float | None]) -> Arm:
+    """Make the arm in which tasks have the wanted weights (None: as the recipe says)."""
+    changed, names = weights, []
+    for task, weight in wanted.items():
+        names.append(f"{task}-{'usual' if weight is None else format(weight, 'g')}")
+        if weight is None:
+            continue
+        usual = plain[task]
+        if usual is None:
+            changed = dataclasses.replace(_without(changed, task), tasks={**changed.tasks, task: weight})
+        else:
+            changed = dataclasses.replace(changed, scale={**changed.scale, task: weight / usual})
+    return Arm("-".join(names), changed)
+
+
+def _without(weights: Weighting, task: str) -> Weighting:
+    """The same without a factor of the task."""
     scale = {name: factor for name, factor in weights.scale.items() if name != task}
-    return dataclasses.replace(weights, scale=scale).sample(task, "", 1)
-
-
-def _arm(weights: Weighting, flat: Mapping[str, float], wanted: Mapping[str, float]) -> Arm:
-    """Make the arm in which tasks have the wanted weights; `flat` are those that `scale` multiplies."""
-    scale = {task: weight / flat[task] for task, weight in wanted.items()}
-    name = "-".join(f"{task}-{weight:g}" for task, weight in wanted.items())
-    return Arm(name, dataclasses.replace(weights, scale={**weights.scale, **scale}))
+    return dataclasses.replace(weights, scale=scale)

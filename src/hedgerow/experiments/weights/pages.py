@@ -12,12 +12,14 @@ INTERVAL = ("low", "high")
 Curve = list[tuple[float, float]]
 
 
-def with_bars(places: Iterable[float], estimates: Iterable[Estimate]) -> Curve:
-    """Return a curve that goes down and up each interval on its way: a line with error bars."""
-    found: Curve = []
-    for x, one in zip(places, estimates, strict=True):
-        found += [(x, one.value), (x, one.low), (x, one.high), (x, one.value)]
-    return found
+def curve(places: Iterable[float], estimates: Iterable[Estimate]) -> Curve:
+    """Return the values as a line."""
+    return [(x, one.value) for x, one in zip(places, estimates, strict=True)]
+
+
+def bars(places: Iterable[float], estimates: Iterable[Estimate]) -> list[tuple[float, float, float]]:
+    """Return the intervals as (x, low, high)."""
+    return [(x, one.low, one.high) for x, one in zip(places, estimates, strict=True)]
 
 
 def level_line(places: Listing[float], level: float) -> Curve:
@@ -36,10 +38,17 @@ def measured(trials: Trials) -> list[str]:
 
 
 def change(estimate: Estimate, *, what: str) -> str:
-    """Say which way a difference goes, or that it cannot be told."""
-    if not estimate.sign:
-        return f"no difference can be told {what}: {signed(estimate)}"
-    return f"{'higher' if estimate.sign > 0 else 'lower'} {what}: {signed(estimate)}"
+    """Say which way a difference goes, or that it cannot be told, and from how few seeds."""
+    word = {1: "higher", -1: "lower", 0: "no difference can be told"}[estimate.sign]
+    return f"{word} {what}{few(estimate)}: {signed(estimate)}"
+
+
+def few(estimate: Estimate) -> str:
+    """Name the seeds that an estimate is made of, where they are fewer than three."""
+    count = len(estimate.by_seed)
+    if count == 1:
+        return " (one seed, over trees alone)"
+    return f" ({count} seeds)" if count < 3 else ""
 
 
 def signed(estimate: Estimate) -> str:
@@ -67,12 +76,15 @@ def method(trials: Trials) -> Section:
         if count > 1
         else "t intervals over trees alone: one seed says nothing of how much another would differ"
     )
-    bars = f"Intervals are 95 %: {over}. Differences are paired by seed and question. "
+    intervals = f"Intervals are 95 %: {over}. Differences are paired by seed and question."
+    constant = (
+        "The best constant reply is what can be scored without looking: for each data set, task and question "
+        "(numbers and options aside), the one answer of the training data that scores best there."
+    )
     rows = [(measure, len(places), trials.floor(measure)) for measure, places in exam.measures.items()]
     table = Table(("measure", "questions", "best constant reply"), rows)
-    return Section(
-        "How", [Text(alike), Text(asked), Text(bars + "Nothing is corrected for looking at several."), table]
-    )
+    said = (alike, asked, f"{intervals} Nothing is corrected for looking at several.", constant)
+    return Section("How", [*map(Text, said), table])
 
 
 def score_rows(trials: Trials, arms: Listing[str]) -> list[tuple[object, ...]]:

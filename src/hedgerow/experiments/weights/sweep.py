@@ -1,37 +1,44 @@
-"""Over a range of weights of video captions and of points: what one task gains and the others lose."""
+"""Over a range of weights of captions and of points: what one task gains and the others lose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hedgerow.errors import RecipeError
+from hedgerow.evaluate.runner import CAPTIONS
 from hedgerow.experiments.weights.arms import CAPTION_WEIGHTS, POINTING_WEIGHTS, Line, sweep_arms
 from hedgerow.experiments.weights.exam import CAPTION, POINTING, SHORT
 from hedgerow.experiments.weights.figures import Estimate
 from hedgerow.experiments.weights.pages import (
     INTERVAL,
+    bars,
     cells,
     change,
+    curve,
     measured,
     method,
     score_table,
-    with_bars,
 )
-from hedgerow.experiments.weights.trials import Settings, Trials, run_trials
+from hedgerow.experiments.weights.trials import Settings, Trials, run_trials, trained_tasks
 from hedgerow.recipe import Recipe
 from hedgerow.report.page import Chart, Section, Table, Text, write_page
 
-_OWN = {"video_caption": CAPTION, "pointing": POINTING}  # the measure of a task that is swept
+_OWN = dict.fromkeys(CAPTIONS, CAPTION) | {"pointing": POINTING}  # the measure of a task that is swept
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Runs over a range of weights; `lines` say which arms differ in the weight of one task alone."""
+    """Runs over a range of weights; `lines` say which arms differ in the weight of one task alone.
+
+    `notes` say which task is not swept, and why.
+    """
 
     trials: Trials
     lines: tuple[Line, ...]
     report: Path
+    notes: tuple[str, ...] = ()
 
     def last(self, line: Line, measure: str) -> list[Estimate]:
         """Return the scores after the last step, from the lightest to the heaviest weight."""
@@ -44,12 +51,13 @@ class Sweep:
     @property
     def sentences(self) -> list[str]:
         """The result in words: what the heaviest weight of a task changes over the lightest."""
-        return [
+        found = [
             f"{line.task} weighed {line.weights[-1]:g} instead of {line.weights[0]:g}, "
             f"{measure}: {change(self.span(line, measure), what='with more weight')}."
             for line in self.lines
             for measure in measured(self.trials)
         ]
+        return [*found, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data."""
@@ -84,14 +92,40 @@ def sweep(
 ) -> Sweep:
     """Train over a range of weights of two tasks, one at a time, and write `report.html` into the folder.
 
+    Captions of videos are weighed, those of images where the training data have no others; a task that they
+    do not have is left out.
+
     Raises:
-        RecipeError: see `run_trials` and `sweep_arms`.
+        RecipeError: see `run_trials` and `sweep_arms`; or the training data have none of these tasks.
         DataError: the data are bad.
     """
-    arms, lines = sweep_arms(recipe.weights, captions=captions, pointing=pointing)
-    result = Sweep(run_trials(recipe, arms, settings, say=say), lines, settings.out / "report.html")
+    wanted, notes = _swept(trained_tasks(recipe, settings), captions, pointing)
+    for note in notes:
+        say(note)
+    arms, lines = sweep_arms(recipe.weights, wanted)
+    trials = run_trials(recipe, arms, settings, say=say)
+    result = Sweep(trials, lines, settings.out / "report.html", notes)
     write_page(result.report, "Loss weights: a sweep", sections(result), subtitle=str(settings.out))
     return result
+
+
+def _swept(
+    trained: Listing[str], captions: Listing[float], pointing: Listing[float]
+) -> tuple[Mapping[str, Listing[float]], tuple[str, ...]]:
+    """The weights of each task that is swept, and a line on one that is not for want of examples."""
+    choices = ((CAPTIONS, captions), (("pointing",), pointing))
+    wanted: dict[str, Listing[float]] = {}
+    notes = []
+    for tasks, weights in choices:
+        held = [task for task in tasks if task in trained]
+        if held:
+            wanted[held[0]] = weights
+        else:
+            notes.append(f"{' and '.join(tasks)}: not swept, no training example has it")
+    there = f"the training data have {', '.join(trained)}"
+    if not wanted:
+        raise RecipeError(f"nothing to sweep: {there}; give data with captions or pointing")
+    return wanted, tuple(f"{note}; {there}." for note in notes)
 
 
 def sections(result: Sweep) -> list[Section]:
@@ -116,17 +150,19 @@ def _table(result: Sweep, line: Line) -> Table:
         for place, weight in enumerate(line.weights)
     ]
     step = result.trials.exam.steps[-1]
-    return Table(head, rows, caption=f"Scores after step {step}; the other task as the recipe says")
+    return Table(head, rows, caption=f"Scores after step {step}; all other tasks weigh as the recipe says")
 
 
 def _charts(result: Sweep, line: Line) -> list[Chart]:
     """Scores over the weight, and the trade-off: short answers over what the weighed task itself scores."""
     found = {measure: result.last(line, measure) for measure in measured(result.trials)}
-    curves = {measure: with_bars(line.weights, column) for measure, column in found.items()}
-    charts = [Chart("Mean and 95 % interval", curves, f"weight of {line.task}", "score")]
+    curves = {measure: curve(line.weights, column) for measure, column in found.items()}
+    intervals = {measure: bars(line.weights, column) for measure, column in found.items()}
+    charts = [Chart("Mean and 95 % interval", curves, f"weight of {line.task}", "score", intervals)]
     own = _OWN[line.task]
     if own in found and SHORT in found:
         places = [one.value for one in found[own]]
         name = f"from {line.weights[0]:g} to {line.weights[-1]:g}"
-        charts.append(Chart("Trade-off", {name: with_bars(places, found[SHORT])}, own, SHORT))
+        trade, ends = {name: curve(places, found[SHORT])}, {name: bars(places, found[SHORT])}
+        charts.append(Chart("Trade-off", trade, own, SHORT, ends))
     return charts

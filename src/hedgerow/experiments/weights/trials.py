@@ -92,6 +92,18 @@ class Trials:
         return [{"step": step, **dataclasses.asdict(found)} for step, found in pairs]
 
 
+def trained_tasks(recipe: Recipe, settings: Settings) -> tuple[str, ...]:
+    """Return the tasks that the training data of a recipe have, in order of name.
+
+    Raises:
+        RecipeError: the recipe does not fit its data.
+        DataError: the data are bad.
+    """
+    base = recipe.model_copy(update={"out": settings.out})
+    counts = training_examples(base, build_encoder(base)).surveys.tasks.total()
+    return tuple(sorted(task for task, count in counts.items() if count))
+
+
 def run_trials(
     recipe: Recipe, arms: Listing[Arm], settings: Settings, *, say: Callable[[str], object]
 ) -> Trials:
