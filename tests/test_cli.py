@@ -11,25 +11,7 @@ import PIL.Image
 import pytest
 import yaml
 
-from hedgerow import cli
 from hedgerow.testing import tiny_recipe, write_jsonl, write_mp4, write_png
-
-
-@pytest.fixture
-def hedgerow(monkeypatch, capfd):
-    """Run a command line in this process: exit code, stdout, stderr."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 def asked(question, answer, task="qa", **more):

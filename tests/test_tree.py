@@ -151,7 +151,7 @@ def test_repr_shortens_long_text_and_keeps_one_line():
     ("line", "message"),
     [
         (LINE | {"brunches": []}, "brunches: unknown key 'brunches'; did you mean 'branches'?"),
-        (LINE | {"zzz": 1}, "zzz: unknown key 'zzz'; known keys: branches, id, messages, source, task, weight"),
+        (LINE | {"zzz": 1}, "zzz: unknown key 'zzz'; known keys: branches, id, messages, source"),
         (
             changed("pointing", "branches", 0, "taks"),
             "branches.0.taks: unknown key 'taks'; did you mean 'task'?",

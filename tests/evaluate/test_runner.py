@@ -19,18 +19,13 @@ from hedgerow.evaluate.runner import (
     score,
     summary,
 )
-from hedgerow.testing import tiny_encoder, write_mp4, write_png
+from hedgerow.testing import write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 
 SQUARE = tuple(
     Point(0.0625 + 0.25 * n, 0.5, id=1, time=0.5 * n, box=(0.25 * n, 0.4, 0.25 * n + 0.125, 0.6))
     for n in range(4)
 )
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return tiny_encoder()
 
 
 @pytest.fixture(scope="module")

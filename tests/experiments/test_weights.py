@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from hedgerow import cli
 from hedgerow.build import build_encoder, build_model, training_examples
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.experiments.weights import exam as exams
@@ -68,20 +66,6 @@ def path(folder, tmp_path):
 @pytest.fixture
 def recipe(path):
     return load_recipe(path, {"save_every": "3", "data.workers": "1"})
-
-
-@pytest.fixture
-def hedgerow(monkeypatch, capfd):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def silent(_):

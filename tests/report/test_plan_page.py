@@ -32,13 +32,8 @@ from hedgerow.report.trials import (
     waiting,
 )
 from hedgerow.sequence import Budget, Cost, Costs
-from hedgerow.testing import tiny_encoder, tiny_recipe, write_jsonl, write_mp4, write_png
+from hedgerow.testing import tiny_recipe, write_jsonl, write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree, write_trees
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return tiny_encoder()
 
 
 @pytest.fixture(scope="module")

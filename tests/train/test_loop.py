@@ -10,41 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from hedgerow.errors import RecipeError
-from hedgerow.packing.loader import Dropped, Loaded
+from hedgerow.packing.loader import Dropped
 from hedgerow.train import checkpoint
 from hedgerow.train.log import Callback
 from hedgerow.train.loop import train
-
-
-class Fixed:
-    """A loader of given rows, epoch after epoch."""
-
-    def __init__(self, rows, dropped=()):
-        self.loaded = [Loaded(row, number, 0, tuple(dropped)) for number, row in enumerate(rows)]
-
-    def __iter__(self):
-        return iter(self.loaded)
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Callback):
-    """Ends a run as a kill would: nothing is written after step `number`."""
-
-    def __init__(self, number):
-        self.number = number
-
-    def on_step(self, step):
-        if step.number == self.number:
-            raise Stop
 
 
 def losses(folder):
@@ -65,7 +34,7 @@ def one_step(toy, tmp_path, split, **changes):
     rows = toy.rows(toy.sequences(8), split)
     optimizer = {"clip": None, "language": {"lr": 0.01, "warmup": 0}}
     changes = {"steps": 1, "rows_per_step": len(rows), "optimizer": optimizer} | changes
-    train(toy.recipe(tmp_path, **changes), toy.Toy(), Fixed(rows), callbacks=[watch], fresh=True)
+    train(toy.recipe(tmp_path, **changes), toy.Toy(), toy.Given(rows), callbacks=[watch], fresh=True)
     return watch.gradients[0], watch.steps[0]
 
 
@@ -134,8 +103,8 @@ def test_a_run_stopped_at_any_step_and_resumed_is_the_uninterrupted_run_bit_for_
         folder = tmp_path / f"stop-{stop}"
         folder.mkdir()
         recipe = toy.recipe(folder, **options)
-        with pytest.raises(Stop):
-            train(recipe, toy.Toy(dropout=0.2), toy.loader(examples), callbacks=[StopAt(stop)])
+        with pytest.raises(toy.Stop):
+            train(recipe, toy.Toy(dropout=0.2), toy.loader(examples), callbacks=[toy.StopAt(stop)])
         torch.manual_seed(stop)  # the state of the process that resumes does not matter
         begun = checkpoint.newest(recipe.out) is not None
         model, watch = toy.Toy(dropout=0.2, seed=5 if begun else 0), toy.Watch()
@@ -184,7 +153,7 @@ def test_a_loss_that_is_not_finite_names_step_and_examples_and_spares_the_weight
     rows[1] = dataclasses.replace(rows[1], weight=weight)
     model, watch = toy.Toy(), toy.Watch()
     with pytest.raises(RecipeError, match=r"step 1: .* not finite on the row of tree-2, tree-3; lower"):
-        train(toy.recipe(tmp_path), model, Fixed(rows), callbacks=[watch])
+        train(toy.recipe(tmp_path), model, toy.Given(rows), callbacks=[watch])
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), toy.Toy().parameters(), strict=True))
 
 
@@ -199,14 +168,14 @@ def test_clipping_comes_after_normalising(toy, tmp_path):
 def test_a_step_ends_with_the_epoch(toy, tmp_path):
     watch = toy.Watch()
     rows = toy.rows(toy.sequences(5), 1)
-    train(toy.recipe(tmp_path, steps=4, rows_per_step=3), toy.Toy(), Fixed(rows), callbacks=[watch])
+    train(toy.recipe(tmp_path, steps=4, rows_per_step=3), toy.Toy(), toy.Given(rows), callbacks=[watch])
     assert [step.cost["tokens"] for step in watch.steps] == [
         sum(len(row) for row in rows[part]) for part in (slice(3), slice(3, 5), slice(3), slice(3, 5))
     ]
 
 
 def test_a_row_of_which_nothing_is_left_counts_as_a_row_and_names_what_was_dropped(toy, tmp_path):
-    loader = Fixed([None, toy.rows(toy.sequences(1), 1)[0]], dropped=[Dropped(7, "tree-7: broken")])
+    loader = toy.Given([None, toy.rows(toy.sequences(1), 1)[0]], dropped=[Dropped(7, "tree-7: broken")])
     watch = toy.Watch()
     train(toy.recipe(tmp_path, steps=1), toy.Toy(), loader, callbacks=[watch])
     assert watch.steps[0].dropped == ("tree-7: broken", "tree-7: broken")
@@ -215,15 +184,16 @@ def test_a_row_of_which_nothing_is_left_counts_as_a_row_and_names_what_was_dropp
 
 def test_a_step_without_any_row_changes_no_gradient_and_does_not_fail(toy, tmp_path):
     watch = toy.Watch()
-    train(toy.recipe(tmp_path, steps=1), toy.Toy(), Fixed([None, None]), callbacks=[watch])
+    train(toy.recipe(tmp_path, steps=1), toy.Toy(), toy.Given([None, None]), callbacks=[watch])
     assert watch.steps[0].loss == 0.0
     assert not any(value.any() for value in watch.gradients[0].values())
 
 
 def test_settings_of_the_process_are_put_back(toy, tmp_path):
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(Stop):
-        train(toy.recipe(tmp_path, threads=2), toy.Toy(), toy.loader(toy.sequences()), callbacks=[StopAt(1)])
+    recipe = toy.recipe(tmp_path, threads=2)
+    with pytest.raises(toy.Stop):
+        train(recipe, toy.Toy(), toy.loader(toy.sequences()), callbacks=[toy.StopAt(1)])
     assert before == (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
 
 
@@ -254,7 +224,7 @@ def test_a_step_of_which_all_targets_weigh_0_is_named_once(toy, tmp_path, caplog
     silent = dataclasses.replace(row, weight=torch.zeros_like(row.weight))
     recipe = toy.recipe(tmp_path, steps=3, rows_per_step=1, loss={"normalize": "tokens"})
     watch = toy.Watch()
-    train(recipe, toy.Toy(), Fixed([row, silent, silent]), callbacks=[watch])
+    train(recipe, toy.Toy(), toy.Given([row, silent, silent]), callbacks=[watch])
     assert [bool(step.loss) for step in watch.steps] == [True, False, False]
     (record,) = caplog.records
     assert record.getMessage().startswith("all targets of a step weigh 0, so with loss.normalize: tokens")

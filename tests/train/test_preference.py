@@ -8,12 +8,10 @@ import torch
 from hedgerow.build import build_encoder, training_examples
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.assemble import ModelSpec, build
-from hedgerow.packing.loader import Loaded
 from hedgerow.recipe import Loss, load_recipe
 from hedgerow.sequence import Budget, Row
 from hedgerow.testing import TINY_MODEL, tiny_encoder, tiny_recipe, write_jsonl, write_png
 from hedgerow.text import load_tokenizer
-from hedgerow.train.log import Callback
 from hedgerow.train.loop import train
 from hedgerow.train.loss import Sums, by_task
 from hedgerow.train.objective import Referenced, objective_of, reference_logps
@@ -266,35 +264,6 @@ def test_targets_spread_over_processes_cannot_be_compared(model):
     objective_of(Loss(dynamic={"name": "focal"}), model, whole_rows=False)
 
 
-class Given:
-    """A loader of rows that are there, epoch after epoch."""
-
-    def __init__(self, rows):
-        self.loaded = [Loaded(row, number, 0) for number, row in enumerate(rows)]
-
-    def __iter__(self):
-        return iter(self.loaded)
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Callback):
-    def __init__(self, number):
-        self.number = number
-
-    def on_step(self, step):
-        if step.number == self.number:
-            raise Stop
-
-
 @pytest.mark.parametrize("kind", ["dpo", "otpo"])
 def test_a_run_learns_to_prefer_and_a_resumed_one_keeps_its_reference(toy, tmp_path, model, tree, kind):
     """Law 7 for preferences: the reference is the model before training, not that of the checkpoint."""
@@ -309,14 +278,14 @@ def test_a_run_learns_to_prefer_and_a_resumed_one_keeps_its_reference(toy, tmp_p
             loss={"preference": {"name": kind, "beta": 0.3}, "reference": "model"},
         )  # fmt: skip
         watch = toy.Watch()
-        train(recipe, copy.deepcopy(model), Given(rows), callbacks=[watch, *callbacks])
+        train(recipe, copy.deepcopy(model), toy.Given(rows), callbacks=[watch, *callbacks])
         return [step.loss for step in watch.steps]
 
     whole = run(tmp_path / "whole")
     assert whole[0] == pytest.approx(math.log(2), rel=1e-4)
     assert whole[-1] < 0.8 * whole[0]
-    with pytest.raises(Stop):
-        run(tmp_path / "cut", StopAt(3))
+    with pytest.raises(toy.Stop):
+        run(tmp_path / "cut", toy.StopAt(3))
     assert run(tmp_path / "cut") == whole[2:]
 
 
