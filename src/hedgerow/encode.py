@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import takewhile
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from hedgerow.grounding.align import align
 from hedgerow.grounding.codec import format_points, format_tracks
 from hedgerow.grounding.points import to_fractions
 from hedgerow.linearize import arrange, linearize, vision_first
+from hedgerow.ranks import check_pairs, pair_of
 from hedgerow.sequence import Array, Cost, Sample, Sequence, VisionInput
 from hedgerow.text import ChatFormat
 from hedgerow.tree import Message, MessageTree, Node
@@ -225,7 +225,7 @@ class Encoder:
         if not any(weight >= 0 for draft in drafts for weight in draft.answer):
             raise DataError(f"{tree.id}: no supervised answer; add an assistant message to a branch")
         if self.paired:
-            _check_pairs(tree, _told(nodes, drafts))
+            check_pairs(tree, _told(nodes, drafts))
         return drafts
 
     def _draft(
@@ -238,14 +238,14 @@ class Encoder:
                 group = self._add_media(draft, message, above, group)
                 self._add_text(draft, history, number, above + draft.media)
             except HedgerowError as error:
-                raise type(error)(f"{_place(tree, node)}: {error}") from None
+                raise type(error)(f"{tree.place(node)}: {error}") from None
         return draft
 
     def _weights(self, tree: MessageTree, node: Node, draft: _Draft) -> Array:
         try:
             return draft.weights(self.weights)
         except DataError as error:
-            raise type(error)(f"{_place(tree, node)}: {error}") from error.__cause__
+            raise type(error)(f"{tree.place(node)}: {error}") from error.__cause__
 
     def _add_media(
         self, draft: _Draft, message: Message, above: list[tuple[Media, MediaLayout]], group: int
@@ -354,7 +354,7 @@ class Encoder:
                 task=task,
                 n=n,
                 weight=weight * node.weight,
-                pair=_pair(node, told),
+                pair=pair_of(node, told),
                 rank=node.rank or 0,
             )
         return found
@@ -394,20 +394,6 @@ def _name_empty(source: str) -> None:
     _LOG.warning("data set '%s' has empty answers: only the end of their turn is trained", source)
 
 
-_unranked: set[str] = set()  # data sets that were named
-
-
-def _name_unranked(source: str, place: str) -> None:
-    if source not in _unranked:
-        _unranked.add(source)
-        _LOG.warning(
-            "%s has no rank, and answers beside it have one: in a preference run it is not trained, nor are "
-            "others like it in data set '%s'",
-            place,
-            source,
-        )
-
-
 def written(part: Text | Points | Tracks) -> str:
     """Return the text of a part; points and tracks must have been placed."""
     if isinstance(part, Text):
@@ -438,46 +424,6 @@ def _told(nodes: tuple[Node, ...], drafts: list[_Draft]) -> list[Node]:
     """The nodes with an answer of a weight above 0: one of weight 0 is compared with no other."""
     found = zip(nodes, drafts, strict=True)
     return [node for node, draft in found if node.weight and max(draft.answer, default=-1.0) > 0]
-
-
-def _pair(node: Node, told: list[Node]) -> int:
-    """Ranked siblings share their parent's index; without a better and a worse answer there is no pair."""
-    ranks = {other.rank for other in told if other.parent == node.parent} - {None}
-    return node.parent if node.rank is not None and len(ranks) > 1 and node in told else -1
-
-
-def _check_pairs(tree: MessageTree, told: list[Node]) -> None:
-    """Refuse a tree that a preference loss cannot use, and name one of which it uses a part.
-
-    Raises:
-        DataError: there is no better and worse answer, or siblings of a rank answer different questions.
-    """
-    paired = [node for node in told if _pair(node, told) >= 0]
-    if not paired:
-        raise DataError(
-            f"{tree.id}: no better and worse answer to one question; give sibling branches a rank (0 is "
-            "best) and weights above 0, or leave the tree out of a preference run"
-        )
-    first: dict[int, Node] = {}
-    for node in paired:
-        other = first.setdefault(node.parent, node)
-        if _question(node) != _question(other):
-            raise DataError(
-                f"{_place(tree, node)}: its rank compares it with branch {other.address}, which answers "
-                "another question; put the question above both, or leave the ranks out"
-            )
-    for node in told:
-        if node.rank is None and node.parent in first:
-            _name_unranked(tree.source, _place(tree, node))
-
-
-def _question(node: Node) -> list[Message]:
-    """What a branch asks before its first answer."""
-    return list(takewhile(lambda message: message.role != "assistant", node.messages))
-
-
-def _place(tree: MessageTree, node: Node) -> str:
-    return f"{tree.id}, branch {node.address}" if node.address else f"{tree.id}, root"
 
 
 def _cost(nodes: tuple[Node, ...], drafts: list[_Draft]) -> Cost:

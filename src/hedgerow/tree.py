@@ -104,6 +104,10 @@ class MessageTree:
         except ValidationError as error:
             raise DataError(f"{where}: {explain(error, _KEYS, MessageTree)}") from None
 
+    def place(self, node: "Node") -> str:
+        """Name the tree and one of its nodes, for errors."""
+        return f"{self.id}, branch {node.address}" if node.address else f"{self.id}, root"
+
     def __repr__(self) -> str:
         """Draw the tree, one line a message."""
         return "\n".join(_draw(f"{self.id} ({self.source})", self))
