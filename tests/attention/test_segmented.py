@@ -62,6 +62,7 @@ def shuffled(seed, **sizes):
 
 
 CELLS = segmented.CELL, segmented._SCORES
+CELL, ONE_HEAD, SEVERAL = 6, 6 * 4 * 5, 6 * 4 * 5 * 8  # scores of a product: of one key head, of some
 
 
 def set_cells(patch, cell, scores):
@@ -74,24 +75,27 @@ def set_cells(patch, cell, scores):
 def small_cells():
     """So that small rows have many tiles, cut into several products."""
     with pytest.MonkeyPatch.context() as patch:
-        set_cells(patch, 6, 6 * 4 * 5)
+        set_cells(patch, CELL, ONE_HEAD)
         yield
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     seed=SEEDS, trees=st.integers(1, 4), nodes=st.integers(1, 8), vision=st.integers(0, 9),
-    heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (10, 2), (3, 3)]), width=st.sampled_from([1, 4, 16]),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1), (3, 3), (15, 3)]), width=st.sampled_from([1, 4, 16]),
     dtype=st.sampled_from([torch.float32, torch.float64]), window=WINDOWS, shuffle=st.booleans(),
+    scores=st.sampled_from([ONE_HEAD, SEVERAL]),
 )  # fmt: skip
-def test_segmented_equals_dense(seed, trees, nodes, vision, heads, width, dtype, window, shuffle):
+def test_segmented_equals_dense(seed, trees, nodes, vision, heads, width, dtype, window, shuffle, scores):
     rng = np.random.default_rng(seed)
     forest = random_forest(rng, trees=trees, nodes=nodes, vision=vision)
     if shuffle:
         forest = forest.take(rng.permutation(len(forest)))
-    assert_equal_to_dense(
-        forest.row(), dtype=dtype, heads=heads, width=width, window=window, seed=seed % 1000
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        set_cells(patch, CELL, scores)
+        assert_equal_to_dense(
+            forest.row(), dtype=dtype, heads=heads, width=width, window=window, seed=seed % 1000
+        )
 
 
 @settings(max_examples=100, deadline=None)
@@ -127,8 +131,10 @@ def test_segmented_equals_dense_in_every_dtype(dtype):
 
 
 @pytest.mark.parametrize("width", [1, 8, 24, 72, 80, 128])
-@pytest.mark.parametrize("heads", [(2, 2), (4, 2), (7, 1), (8, 1)])
-def test_any_size_and_number_of_heads(width, heads):
+@pytest.mark.parametrize("heads", [(2, 2), (4, 2), (7, 1), (8, 1), (10, 2), (15, 3)])
+@pytest.mark.parametrize("scores", [ONE_HEAD, SEVERAL])
+def test_any_size_and_number_of_heads(monkeypatch, width, heads, scores):
+    set_cells(monkeypatch, CELL, scores)
     assert_equal_to_dense(shuffled(6, trees=1).row(), width=width, heads=heads, window=7)
 
 

@@ -28,6 +28,7 @@ from hedgerow.sequence import Row
 _SCORES = 2**19  # most scores of one product: enough work for a call, and still in the cache for the next
 _TOGETHER = 4  # most query heads taken together
 _BITS = math.log2(math.e)
+Taken = int | slice  # a head or a stack alone, or several at once
 _ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
@@ -88,18 +89,18 @@ class _Attend(torch.autograd.Function):
         q, k, v = heads.lay(query).mul_(scale * _BITS), heads.lay(key), heads.lay(value)
         out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
 
-        def attend(head: int) -> None:
+        def attend(taken: Taken) -> None:
             for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
                 rows = heads.rows(queries)
-                sums = {stack: _Softmax(q[stack, rows]) for stack in heads.stacks(head)}
+                sums = [(stack, _Softmax(q[stack, rows])) for stack in heads.stacks(taken)]
                 for tile in heads.cut(tiles):
                     bias = plan.bias(tile, window) if tile.partial else None
-                    for softmax in sums.values():
-                        softmax.add(k[head, tile.keys], v[head, tile.keys], bias)
-                for stack, softmax in sums.items():
+                    for _, softmax in sums:
+                        softmax.add(k[taken, tile.keys], v[taken, tile.keys], bias)
+                for stack, softmax in sums:
                     softmax.finish(out[stack, rows], lse[stack, rows])
 
-        _in_threads(attend, len(k))
+        _in_threads(attend, heads.shares(plan.tiles(window)))
         result = heads.unlay(out, query)
         ctx.save_for_backward(query, key, value, result, lse)
         ctx.plan, ctx.window, ctx.scale = plan, window, scale
@@ -116,21 +117,23 @@ class _Attend(torch.autograd.Function):
         delta = heads.lay(result).mul_(g).sum(-1)
         dk, dv = (torch.zeros_like(x.mT, memory_format=torch.contiguous_format) for x in (k, v))
 
-        def attend(head: int) -> None:
+        def attend(taken: Taken) -> None:
             for queries, tiles in groupby(plan.tiles(window), attrgetter("queries")):
                 rows = heads.rows(queries)
-                slopes = {
-                    stack: _Slopes(q[stack, rows], g[stack, rows], lse[stack, rows], delta[stack, rows])
-                    for stack in heads.stacks(head)
-                }
+                slopes = [
+                    (stack, _Slopes(q[stack, rows], g[stack, rows], lse[stack, rows], delta[stack, rows]))
+                    for stack in heads.stacks(taken)
+                ]
                 for tile in heads.cut(tiles):
                     keys, bias = tile.keys, plan.bias(tile, window) if tile.partial else None
-                    for slope in slopes.values():
-                        slope.add(k[head, keys], v[head, keys], bias, dk[head, :, keys], dv[head, :, keys])
-                for stack, slope in slopes.items():
+                    for _, slope in slopes:
+                        slope.add(
+                            k[taken, keys], v[taken, keys], bias, dk[taken, :, keys], dv[taken, :, keys]
+                        )
+                for stack, slope in slopes:
                     torch.mul(slope.total, scale, out=dq[stack, rows])
 
-        _in_threads(attend, len(k))
+        _in_threads(attend, heads.shares(plan.tiles(window)))
         dk.div_(_BITS)
         return (
             heads.unlay(dq, query), heads.unlay(dk.mT, key), heads.unlay(dv.mT, value), None, None, None,
@@ -138,53 +141,53 @@ class _Attend(torch.autograd.Function):
 
 
 class _Softmax:
-    """The output of the queries of a cell in one stack, from the keys so far."""
+    """The output of the queries of a cell in one stack or several, from the keys so far."""
 
     def __init__(self, query: Tensor) -> None:
         self._query = query
-        self._top = query.new_full((len(query), 1), torch.finfo(query.dtype).min)
+        self._top = query.new_full((*query.shape[:-1], 1), torch.finfo(query.dtype).min)
         self._total = torch.zeros_like(self._top)
         self._out = torch.zeros_like(query)
 
     def add(self, key: Tensor, value: Tensor, bias: Tensor | None) -> None:
-        """Take K more keys in: key and value [K, D], bias [Q, K] of the scores or None."""
+        """Take K more keys in: key and value [.., K, D], bias [Q, K] of the scores or None."""
         scores = _scores(self._query, key, bias)
-        top = torch.maximum(self._top, scores.amax(1, keepdim=True))
+        top = torch.maximum(self._top, scores.amax(-1, keepdim=True))
         weights = scores.sub_(top).exp2_()
         shrink = self._top.sub_(top).exp2_()
-        self._total.mul_(shrink).add_(weights.sum(1, keepdim=True))
-        self._out.mul_(shrink).add_(_product(weights, value.T))
+        self._total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        self._out.mul_(shrink).add_(_product(weights, value.mT))
         self._top = top
 
     def finish(self, out: Tensor, lse: Tensor) -> None:
-        """Write the output [Q G, D] and the log-sum-exp [Q G]."""
+        """Write the output [.., Q G, D] and the log-sum-exp [.., Q G]."""
         torch.div(self._out, self._total, out=out)
-        torch.add(self._top[:, 0], self._total[:, 0].log2(), out=lse)
+        torch.add(self._top[..., 0], self._total[..., 0].log2(), out=lse)
 
 
 class _Slopes:
-    """The gradients that the queries of a cell in one stack cause, and the one they get: `total` [Q G, D]."""
+    """The gradients that the queries of a cell cause, and the one they get: `total` [.., Q G, D]."""
 
     def __init__(self, query: Tensor, grad: Tensor, lse: Tensor, delta: Tensor) -> None:
-        self._query, self._grad, self._lse, self._delta = query, grad, lse[:, None], delta[:, None]
-        self._columns = query.T.contiguous(), grad.T.contiguous()
+        self._query, self._grad, self._lse, self._delta = query, grad, lse[..., None], delta[..., None]
+        self._columns = query.mT.contiguous(), grad.mT.contiguous()
         self.total = torch.zeros_like(query)
 
     def add(self, key: Tensor, value: Tensor, bias: Tensor | None, dk: Tensor, dv: Tensor) -> None:
-        """Take K more keys in: key and value [K, D], bias as before; adds to dk and dv [D, K]."""
+        """Take K more keys in: key and value [.., K, D], bias as before; adds to dk and dv [.., D, K]."""
         query, grad = self._columns
         weights = _scores(self._query, key, bias).sub_(self._lse).exp2_()
-        dv.add_(_product(grad, weights.T))
+        dv.add_(_product(grad, weights.mT))
         slopes = _product(self._grad, value).sub_(self._delta).mul_(weights)
-        dk.add_(_product(query, slopes.T))
-        self.total.add_(_product(slopes, key.T))
+        dk.add_(_product(query, slopes.mT))
+        self.total.add_(_product(slopes, key.mT))
 
 
 def _scores(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the scores [Q G, K] of queries [Q G, D], keys [K, D] and a bias [Q, K] or none."""
+    """Return the scores [.., Q G, K] of queries [.., Q G, D], keys [.., K, D] and a bias [Q, K] or none."""
     scores = _product(query, key)
     if bias is not None:
-        scores.view(len(bias), -1, len(key)).add_(bias[:, None])
+        scores.view(*scores.shape[:-2], len(bias), -1, scores.shape[-1]).add_(bias[:, None])
     return scores
 
 
@@ -195,7 +198,7 @@ class _Heads:
         group = query.shape[1] // key.shape[1]
         self._take, self._back = plan.take, plan.back
         self._wide = torch.promote_types(query.dtype, torch.float32)
-        self._count = query.shape[1]
+        self._count, self._keys = query.shape[1], key.shape[1]
         self._together = max(n for n in range(1, _TOGETHER + 1) if group % n == 0)
         self._apart = group // self._together
 
@@ -219,50 +222,68 @@ class _Heads:
         """Return the rows of queries."""
         return slice(tokens.start * self._together, tokens.stop * self._together)
 
-    def stacks(self, head: int) -> range:
-        """Return the stacks that share a key head."""
-        return range(head * self._apart, (head + 1) * self._apart)
+    def shares(self, tiles: Iterable[Tile]) -> list[Taken]:
+        """Return the key heads to take at once: as many as `_SCORES` allows, for small calls cost as much."""
+        most = max(
+            (tile.queries.stop - tile.queries.start) * min(tile.keys.stop - tile.keys.start, self._step)
+            for tile in tiles
+        )
+        many = max(1, _SCORES // (most * self._together))
+        if many == 1:
+            return list(range(self._keys))
+        return [slice(start, min(start + many, self._keys)) for start in range(0, self._keys, many)]
+
+    def stacks(self, taken: Taken) -> list[Taken]:
+        """Return the stacks that share key heads: one of each, then the next of each."""
+        if isinstance(taken, int):
+            return list(range(taken * self._apart, (taken + 1) * self._apart))
+        first, last = taken.start * self._apart, taken.stop * self._apart
+        return [slice(first + place, last, self._apart) for place in range(self._apart)]
 
     def cut(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
-        """Cut tiles to so many keys that a product holds at most `_SCORES` scores."""
-        step = _SCORES // (CELL * self._together)
+        """Cut tiles to so many keys that a product of one stack holds at most `_SCORES` scores."""
         for tile in tiles:
-            for start in range(tile.keys.start, tile.keys.stop, step):
-                yield dataclasses.replace(tile, keys=slice(start, min(start + step, tile.keys.stop)))
+            for start in range(tile.keys.start, tile.keys.stop, self._step):
+                yield dataclasses.replace(tile, keys=slice(start, min(start + self._step, tile.keys.stop)))
+
+    @property
+    def _step(self) -> int:
+        return _SCORES // (CELL * self._together)
 
 
-def _in_threads(work: Callable[[int], None], count: int) -> None:
-    """Do work for 0 .. count - 1, on as many threads as torch may use.
+def _in_threads(work: Callable[[Taken], None], shares: list[Taken]) -> None:
+    """Do work for each of some shares, on as many threads as torch may use.
 
     Torch would share each operation out to its threads and wait for the last: hundreds of waits, each as long
     as another process keeps one of the cores. Here they wait once.
     """
     threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    count = len(shares)
     if min(threads, count) == 1:
-        for item in range(count):
+        for item in shares:
             work(item)
         return
 
-    def alone(item: int) -> None:
+    def alone(item: Taken) -> None:
         torch.set_num_threads(max(threads // count, 1))  # of the calling thread
         with torch.inference_mode(inference), torch.no_grad():
             work(item)
 
     try:
         with ThreadPoolExecutor(min(threads, count)) as pool:
-            list(pool.map(alone, range(count)))
+            list(pool.map(alone, shares))
     finally:
         torch.set_num_threads(threads)  # what threads to come start with was set, too
 
 
 def _product(x: Tensor, rows: Tensor) -> Tensor:
-    """Return x [m, k] times the transpose of rows [n, k]; `rows` or its transpose must be contiguous."""
-    if x.dtype == torch.float32 and _ONEDNN:
+    """Return x [.., m, k] times the transpose of rows [.., n, k]; `rows` or its transpose is contiguous."""
+    if x.dim() == 2 and x.dtype == torch.float32 and _ONEDNN:
         # A plain product in fp32 goes to MKL, which runs at half the speed on AMD processors. This one, which
         # compiled models use for linear layers, is a thousand times slower on any other strides.
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, rows, None, "none", [], "")
         return out
-    return x @ rows.T
+    return x @ rows.mT
 
 
 def _refuse_device(device: torch.device) -> None:

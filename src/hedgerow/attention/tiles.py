@@ -54,12 +54,12 @@ class Plan:
             raise ValueError(
                 f"token {blind[0]} has place {order[blind[0]]} and end {end[blind[0]]}; an end lies behind"
             )
-        take, starts = _arrange(order, end, group)
+        take, starts, roots = _arrange(order, end, group)
         integers = np.stack([order, end, group, position])[:, take]
         moved = bool((take != np.arange(len(take))).any())
         self.take = torch.from_numpy(take) if moved else None
         self.back = torch.from_numpy(np.argsort(take)) if moved else None
-        self._cells = _Cells(integers, _edges(starts, len(take)))
+        self._cells = _Cells(integers, _edges(starts, roots, len(take)))
         self._order, self._end, self._group, self._position = torch.from_numpy(integers).int()
         self._tiles: dict[int | None, tuple[Tile, ...]] = {}
         self._biases: dict[tuple[int, int, int, int | None], Tensor] = {}
@@ -146,24 +146,34 @@ class _Cells:
         return whole, part
 
 
-def _arrange(order: Array, end: Array, group: Array) -> tuple[Array, Array]:
-    """Return the order to take the tokens in, int64 [N], and where in it a node or a kind of token starts."""
+def _arrange(order: Array, end: Array, group: Array) -> tuple[Array, Array, Array]:
+    """Return the order to take the tokens in, int64 [N], and where in it a node or a kind of token starts.
+
+    The third array holds those of the starts at which a tree begins.
+    """
     logical = np.argsort(order, kind="stable")
     node = np.empty(len(order), np.int64)
     node[logical] = np.cumsum(np.diff(end[logical], prepend=end[logical[0]]) != 0)
     causal = group < 0
     take = np.lexsort((order, causal, node))
-    return take, np.flatnonzero(np.diff(2 * node[take] + causal[take], prepend=-1))
+    starts = np.flatnonzero(np.diff(2 * node[take] + causal[take], prepend=-1))
+    # A tree begins behind all that came before it.
+    closed = np.maximum.accumulate(end[take])[starts[1:] - 1]
+    return take, starts, starts[np.append(True, np.minimum.reduceat(order[take], starts)[1:] >= closed)]
 
 
-def _edges(starts: Array, length: int) -> Array:
-    """Return the edges of the cells, int64 [C + 1]: runs are cut evenly, then small neighbours joined."""
+def _edges(starts: Array, roots: Array, length: int) -> Array:
+    """Return the edges of the cells, int64 [C + 1]: runs are cut evenly, then small neighbours joined.
+
+    A cell of at least half the size ends where its tree does: of the next one it would see nothing.
+    """
+    first = set(roots.tolist())
     ends: list[int] = []
     for start, stop in pairwise([*starts.tolist(), length]):
         pieces = -(-(stop - start) // CELL)
         ends += np.linspace(start, stop, pieces + 1).astype(int)[1:].tolist()
     edges = [0]
     for here, following in pairwise(ends):
-        if following - edges[-1] > CELL:
+        if following - edges[-1] > CELL or (here in first and here - edges[-1] >= CELL // 2):
             edges.append(here)
     return np.array([*edges, length])
