@@ -191,7 +191,9 @@ def compare(examples: int, seed: int) -> tuple[str, int, int]:
 def at_random(options: argparse.Namespace) -> Iterator[Found]:
     """Rows of Packer beside rows of the knapsack, the flush among them, on mixes drawn at random."""
     with ProcessPoolExecutor(options.jobs) as pool:
-        runs = list(pool.map(partial(compare, options.examples), range(options.random)))
+        runs = list(
+            pool.map(partial(compare, options.examples), range(options.first, options.first + options.random))
+        )
     change = np.array([own / other - 1.0 for _, own, other in runs]) * 100
     for place in np.argsort(-change)[:3]:
         name, own, other = runs[place]
@@ -271,6 +273,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--offline", type=int, default=100_000, help="examples that are planned at once")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--random", type=int, default=20, help="mixes drawn at random")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes for the random mixes")
     parser.add_argument("--large", type=int, nargs="?", const=10_000_000, help="plan this many, nothing else")
     parser.add_argument("--json", action="store_true")

@@ -222,14 +222,24 @@ def verify(
         raise CheckError("a law is broken; the lines above say which and by how much")
 
 
+Seeds = Annotated[int, Parameter(help="Runs of each arm; the first has the seed of the recipe.")]
+Points = Annotated[
+    int,
+    Parameter(help="At how many steps each run is asked the questions of data.evaluate; the last is one."),
+]
+Trees = Annotated[
+    int | None, Parameter(help="Ask about so many trees of data.evaluate, evenly spread; all without it.")
+]
+
+
 @weights.command
 def ablate(
     recipe: Path,
     /,
     *overrides: Overrides,
-    seeds: int = 3,
-    points: int = 4,
-    trees: int | None = None,
+    seeds: Seeds = 3,
+    points: Points = 4,
+    trees: Trees = None,
     out: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
@@ -241,12 +251,6 @@ def ablate(
     ----------
     recipe
         Any recipe with data.evaluate. Any field can be set by a dotted flag.
-    seeds
-        Runs of each arm; the first has the seed of the recipe.
-    points
-        At how many steps each run is asked the questions of data.evaluate, the last step among them.
-    trees
-        Ask about so many trees of data.evaluate, evenly spread; all without it.
     out
         Folder for runs and report.html; `ablate` in the recipe's folder without it.
     """
@@ -264,9 +268,9 @@ def sweep(
     recipe: Path,
     /,
     *overrides: Overrides,
-    seeds: int = 1,
-    points: int = 1,
-    trees: int | None = None,
+    seeds: Seeds = 1,
+    points: Points = 1,
+    trees: Trees = None,
     out: Path | None = None,
     as_json: AsJson = False,
 ) -> None:
@@ -279,12 +283,6 @@ def sweep(
     ----------
     recipe
         Any recipe with data.evaluate. Any field can be set by a dotted flag.
-    seeds
-        Runs of each arm; the first has the seed of the recipe.
-    points
-        At how many steps each run is asked the questions of data.evaluate, the last step among them.
-    trees
-        Ask about so many trees of data.evaluate, evenly spread; all without it.
     out
         Folder for runs and report.html; `sweep` in the recipe's folder without it.
     """

@@ -123,7 +123,7 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
     _check_references(recipe)
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder, progress=progress if first else None)
-    mixture = examples.report()
+    mixture, left_out = examples.report(), (*examples.dropped, *examples.epoch(0).dropped)
     if first and (len(recipe.data.train) > 1 or mixture.cuts):
         print(mixture, file=sys.stderr, flush=True)
     model = build_model(recipe)
@@ -135,7 +135,7 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
     (recipe.out / RECORD).unlink(missing_ok=True)  # of an earlier run here, which is replaced
     with explained(rows):
         train(recipe, model, rows, fresh=fresh, context=context, callbacks=(*callbacks, late))
-    dropped = (*map(str, (*examples.dropped, *examples.epoch(0).dropped)), *late.dropped)
+    dropped = (*map(str, left_out), *late.dropped)
     seconds = time.perf_counter() - begin
     trained = Trained(recipe.out / MODEL, recipe.steps, len(examples), _epochs(rows), dropped, seconds)
     if first:
