@@ -1,13 +1,17 @@
 """The parts of a message: text, images, videos, points and tracks. Plain frozen data, as users write it."""
 
+import base64
+import binascii
+import hashlib
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Frame = Literal["fraction", "pixels", "percent", "thousandths"]
+Sampling = Literal["uniform_last_frame", "fps", "scene"]
 Box = tuple[float, float, float, float]
 MOST = 1e6  # of one weight; the product of several must stay within float32
 
@@ -19,6 +23,22 @@ def _moderate(weight: float) -> float:
 
 
 Weight = Annotated[float, Field(ge=0.0, strict=True), AfterValidator(_moderate)]
+
+
+def _from_base64(data: object) -> object:
+    if not isinstance(data, str):
+        return data
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64 ({error}); encode the bytes of the file so, or give its path") from None
+
+
+Bytes = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -63,14 +83,26 @@ class Text:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Image:
-    """An image file, seen upright (EXIF orientation applied).
+    """An image, seen upright (EXIF orientation applied): the `path` of its file, or its bytes as `data`.
 
     `max_crops` is the most overlapping crops of it; None: the processor's.
     """
 
-    path: str
+    path: str | None = None
     max_crops: int | None = Field(default=None, ge=1)
+    data: Bytes | None = Field(default=None, repr=False)
     type: Literal["image"] = "image"
+
+    def __post_init__(self) -> None:
+        """Refuse an image that is nowhere, or in two places."""
+        if (self.path is None) == (self.data is None):
+            given = "neither path nor data" if self.path is None else "both path and data"
+            raise ValueError(f"an image has {given}; give one of them")
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its path, or the first digits of the SHA-256 of its bytes."""
+        return self.path or f"image {hashlib.sha256(self.data or b'').hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -86,22 +118,32 @@ class Subtitle:
 class Video:
     """A video file, or the clip of it from `start` to `end` (seconds of the file; both ends are included).
 
-    A clip with `start == end` is one frame. All times elsewhere in the tree count from the start of the clip.
-    `fps` frames a second are sampled, `max_frames` at most; None: the processor's.
+    A clip with `start == end` is one frame. All times elsewhere in the tree count from the start of the clip,
+    those of an SRT or VTT file named as `subtitles` from the start of the video.
+    `sampling` names the rule by which frames are chosen, see `hedgerow.vision.sampling`: about `fps` frames a
+    second, `max_frames` at most; None: the processor's. Its tracks were annotated `annotation_fps` times a
+    second, if that is known: an object without a point at one of these times was not visible then.
     """
 
     path: str
     start: float | None = None
     end: float | None = None
-    subtitles: tuple[Subtitle, ...] = ()
+    subtitles: tuple[Subtitle, ...] | str = ()
     fps: float | None = Field(default=None, gt=0.0)
     max_frames: int | None = Field(default=None, ge=1)
+    sampling: Sampling | None = None
+    annotation_fps: float | None = Field(default=None, gt=0.0)
     type: Literal["video"] = "video"
 
     def __post_init__(self) -> None:
         """Refuse a clip that ends before it starts."""
         if self.start is not None and self.end is not None and self.end < self.start:
             raise ValueError(f"clip ends at {self.end} s before it starts at {self.start} s; swap them")
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its path."""
+        return self.path
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -208,7 +208,8 @@ class Encoder:
     def answer(self, node: Node) -> tuple[Text | Points | Tracks, ...]:
         """Return the parts of a node's last message as they are taught: points placed on sampled frames."""
         media = [item for message in (*node.path, *node.messages) for item in message.media]
-        shown = [(item, self.processor.layout(item, self.facts(item), label=None)) for item in media]
+        filled = [self.processor.filled(item) for item in media]
+        shown = [(item, self.processor.layout(item, self.facts(item), label=None)) for item in filled]
         parts = [part for part in node.messages[-1].parts if not isinstance(part, Image | Video)]
         return tuple(_placed(part, shown) for part in parts)
 
@@ -258,8 +259,9 @@ class Encoder:
         for item in shown:
             images += isinstance(item, Image)
             label = f"Image {images}" if several and isinstance(item, Image) else None
-            layout = self.processor.layout(item, self.facts(item), label=label)
-            draft.media.append((item, layout))
+            filled = self.processor.filled(item, several=several)
+            layout = self.processor.layout(filled, self.facts(filled), label=label)
+            draft.media.append((filled, layout))
             for piece in layout.pieces:
                 if isinstance(piece, Marks):
                     own = -1 if self.processor.groups == "none" else group

@@ -1,5 +1,6 @@
 """Message trees: a root with media, and branches that continue it and never see each other."""
 
+import base64
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator
@@ -183,8 +184,9 @@ def _relocated(value: Any, folder: Path) -> Any:
     inner = {
         key: _relocated(value[key], folder) for key in ("messages", "branches", "content") if key in value
     }
-    if value.get("type") in ("image", "video") and isinstance(value.get("path"), str):
-        inner["path"] = str(folder / value["path"])
+    if value.get("type") in ("image", "video"):
+        named = [key for key in ("path", "subtitles") if isinstance(value.get(key), str)]
+        inner |= {key: str(folder / value[key]) for key in named}
     return {**value, **inner}
 
 
@@ -227,6 +229,8 @@ def _plain(value: Any) -> Any:
         defaults = {f.name: f.default for f in dataclasses.fields(value)}
         kept = {k: v for k, v in shown.items() if k == "type" or not _is_default(v, defaults[k])}
         return {key: _plain(item) for key, item in kept.items()}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -258,7 +262,7 @@ def _brief_part(part: Part) -> str:
     clip = ""
     if isinstance(part, Video) and (part.start is not None or part.end is not None):
         clip = f" {part.start or 0:g}-{'end' if part.end is None else format(part.end, 'g')} s"
-    return f"[{part.type} {Path(part.path).name}{clip}]"
+    return f"[{part.type} {Path(part.name).name}{clip}]"
 
 
 _ADAPTER: TypeAdapter[MessageTree] = TypeAdapter(MessageTree)

@@ -44,7 +44,7 @@ def test_size_and_pixels_are_upright_whatever_the_orientation(tmp_path, kind, or
     PIL.Image.fromarray(noise(6, 10)).save(path, exif=exif)
     with PIL.Image.open(path) as image:
         expected = np.asarray(PIL.ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(load_image(path), expected)
+    np.testing.assert_array_equal(load_image(Image(path)), expected)
     assert probe(Image(path)) == ImageFacts(path, expected.shape[1], expected.shape[0])
     assert (expected.shape[1] == 6) == (5 <= orientation <= 8)
 
@@ -53,7 +53,7 @@ def test_size_and_pixels_are_upright_whatever_the_orientation(tmp_path, kind, or
 def test_every_8_bit_kind_of_pixels_becomes_rgb(tmp_path, mode):
     path = str(tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png"))
     PIL.Image.fromarray(noise(5, 7)).convert(mode).save(path)
-    assert load_image(path).shape == (5, 7, 3)
+    assert load_image(Image(path)).shape == (5, 7, 3)
 
 
 def test_unreadable_images_are_named_with_a_remedy(tmp_path):
@@ -68,8 +68,8 @@ def test_unreadable_images_are_named_with_a_remedy(tmp_path):
         (tmp_path / "none.jpg", probe, "no such file"),
         (tmp_path, probe, "no such file"),
         (text, probe, "not an image"),
-        (cut, lambda image: load_image(image.path), "truncated"),
-        (deep, lambda image: load_image(image.path), "8 bits"),
+        (cut, load_image, "truncated"),
+        (deep, load_image, "8 bits"),
     ]:
         with pytest.raises(MediaError, match=why) as error:
             read(Image(str(path)))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hedgerow.content import Video
 from hedgerow.errors import MediaError
 from hedgerow.vision.facts import VideoFacts, probe
-from hedgerow.vision.video import VideoFile, clip, decode_frames, frame_times, open_video
+from hedgerow.vision.sampling import clip, frame_times
+from hedgerow.vision.video import VideoFile, decode_frames, open_video
 
 MILLI = Fraction(1, 1000)
 CONSTANT = [100 * number for number in range(40)]

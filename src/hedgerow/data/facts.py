@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from hedgerow.content import Media
+from hedgerow.content import Media, Video
 from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
 
 Known = tuple[list[int], Facts]  # size and time of the file when it was looked at, and what it was
-_KINDS = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
+_KINDS: dict[str, Callable[..., Facts]] = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
 
 
 class MediaFacts:
@@ -32,8 +33,11 @@ class MediaFacts:
         Raises:
             MediaError: the file is missing or cannot be read.
         """
-        path, key = Path(media.path), f"{media.type} {media.path}"  # a file may be shown as either
-        stamp = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
+        key = f"{media.type} {media.name}"  # a file may be shown as either
+        if isinstance(media, Video) and media.sampling == "scene":
+            key = f"scenes {media.name}"
+        path = None if media.path is None else Path(media.path)
+        stamp = [] if path is None or not path.is_file() else [path.stat().st_size, path.stat().st_mtime_ns]
         known = self._known.get(key)
         if known is None or known[0] != stamp:
             known = self._known[key] = self._news[key] = (stamp, probe(media))
@@ -65,6 +69,11 @@ class MediaFacts:
 def _read_facts(cache: Path) -> dict[str, Known]:
     try:
         found = json.loads(cache.read_text(encoding="utf-8"))
-        return {key: (stamp, _KINDS[kind](**values)) for key, (stamp, kind, values) in found.items()}
+        return {key: (stamp, _restored(kind, values)) for key, (stamp, kind, values) in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}  # cut off, or of another version: facts can be looked up again
+
+
+def _restored(kind: str, values: dict[str, Any]) -> Facts:
+    # JSON has no tuples.
+    return _KINDS[kind](**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})

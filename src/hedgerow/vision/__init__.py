@@ -2,7 +2,8 @@
 
 from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
 from hedgerow.vision.processor import PATCH, Marks, MediaLayout, Molmo2Processor, VisionProcessor
-from hedgerow.vision.video import decode_frames, frame_times
+from hedgerow.vision.sampling import frame_times
+from hedgerow.vision.video import decode_frames
 
 __all__ = [
     "PATCH",

@@ -20,8 +20,15 @@ class ImageFacts:
 class VideoFacts:
     """A whole video file, whatever clip of it is used.
 
-    `width` and `height` in pixels, seen upright; `start` is the presentation time of the first frame,
-    `duration` the time from it to that of the last, both in seconds.
+    Attributes:
+        path: of the file.
+        width: in pixels, seen upright.
+        height: likewise.
+        start: presentation time of the first frame in seconds.
+        duration: seconds from the first frame to the last.
+        rate: frames a second on average; 0 where that is unknown.
+        cuts: seconds from the first frame to the first of each further scene; None where nobody looked.
+        damage: what is wrong with the file, if it is damaged and not all of it can be seen.
     """
 
     path: str
@@ -29,6 +36,9 @@ class VideoFacts:
     height: int
     start: float
     duration: float
+    rate: float = 0.0
+    cuts: tuple[float, ...] | None = None
+    damage: str | None = None
 
 
 Facts = ImageFacts | VideoFacts
@@ -44,8 +54,8 @@ def probe(media: Media) -> Facts:
         MediaError: the file is missing, is not what it should be, is cut off, or has no frame.
     """
     if isinstance(media, Image):
-        width, height = image_size(media.path)
-        return ImageFacts(media.path, width, height)
+        width, height = image_size(media)
+        return ImageFacts(media.name, width, height)
     with open_video(media.path) as file:
         width, height = upright_size(file.first)
         start = file.origin * file.tick

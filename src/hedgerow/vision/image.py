@@ -1,5 +1,6 @@
 """Images: read upright, resized, cut into overlapping crops as in Molmo2's public code (arXiv 2601.10611)."""
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
+from hedgerow.content import Image
 from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
 from hedgerow.vision.pooling import stitch
@@ -30,30 +32,31 @@ _UPRIGHT = {
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
 
 
-def image_size(path: str) -> tuple[int, int]:
+def image_size(image: Image) -> tuple[int, int]:
     """Return (width, height) of an image seen upright, from its header alone.
 
     Raises:
         MediaError: the file is missing or no image.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+    with _opened(image) as picture:
+        width, height = picture.size
+        return (height, width) if _orientation(picture) >= 5 else (width, height)
 
 
-def load_image(path: str) -> Array:
+def load_image(image: Image) -> Array:
     """Return an image as uint8 [H, W, 3], upright (EXIF orientation applied), alpha dropped.
 
     Raises:
         MediaError: the file is missing, no image, damaged, or has more than 8 bits a channel.
     """
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
+    with _opened(image) as picture:
+        if picture.mode.startswith(("I", "F")):
             raise MediaError(
-                f"{path}: pixels of kind {image.mode}, only 8 bits a channel are read; save it as such"
+                f"{image.name}: pixels of kind {picture.mode}, only 8 bits a channel are read; "
+                "save it as such"
             )
-        turn = _UPRIGHT.get(_orientation(image))
-        upright = image if turn is None else image.transpose(turn)
+        turn = _UPRIGHT.get(_orientation(picture))
+        upright = picture if turn is None else picture.transpose(turn)
         return np.asarray(upright.convert("RGB"))
 
 
@@ -155,18 +158,20 @@ def _samples(old: int, new: int) -> tuple[Array, Array, Array]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[PIL.Image.Image]:
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: no such file; correct the path or put the image there")
+def _opened(image: Image) -> Iterator[PIL.Image.Image]:
+    if image.path is not None and not Path(image.path).is_file():
+        raise MediaError(f"{image.name}: no such file; correct the path or put the image there")
     try:
-        with PIL.Image.open(path) as image:
-            yield image
+        with PIL.Image.open(image.path or io.BytesIO(image.data or b"")) as picture:
+            yield picture
     except PIL.UnidentifiedImageError:
         raise MediaError(
-            f"{path}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
+            f"{image.name}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
         ) from None
     except _UNREADABLE as error:
-        raise MediaError(f"{path}: the image cannot be read ({error}); copy or download it again") from None
+        raise MediaError(
+            f"{image.name}: the image cannot be read ({error}); copy or download it again"
+        ) from None
 
 
 def _orientation(image: PIL.Image.Image) -> int:

@@ -3,20 +3,23 @@
 The protocol that data workers receive, and Molmo2's. Everything here can be pickled and uses numpy only.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
-from hedgerow.content import Image, Media, Subtitle, Video
+from hedgerow.content import Image, Media, Sampling, Subtitle, Video
 from hedgerow.errors import MediaError, RecipeError
 from hedgerow.grounding.points import printed_time
 from hedgerow.sequence import VisionInput
 from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import Resize, Tiler, load_image, resized
 from hedgerow.vision.pooling import stitch, windows
-from hedgerow.vision.video import clip, decode_frames, frame_times
+from hedgerow.vision.sampling import sample
+from hedgerow.vision.subtitles import lines_of
+from hedgerow.vision.video import decode_frames
 
 PATCH = "<im_patch>"
 Groups = Literal["message", "per_image", "none"]
@@ -40,6 +43,7 @@ class MediaLayout:
         pieces: in order; a plain string is text and stays causal.
         crops: number of ViT inputs.
         times: of a video, the time of each sampled frame in seconds from the start of the clip.
+        step: seconds that frames are meant to lie apart; what is annotated within half of it is seen.
         grids: frames, rows and columns of slots of each view, in slot order.
         size: (width, height) of the upright source in pixels.
     """
@@ -47,6 +51,7 @@ class MediaLayout:
     pieces: tuple[str | Marks, ...]
     crops: int
     times: tuple[float, ...]
+    step: float
     grids: tuple[Grid, ...]
     size: tuple[int, int]
 
@@ -64,11 +69,20 @@ class VisionProcessor(Protocol):
         """Which marks see each other: of one message, of one image or video, or none beyond causality."""
         ...
 
+    def filled(self, media: Media, *, several: bool = False) -> Media:
+        """Return the media with this processor's settings where it has none of its own.
+
+        Args:
+            media: what stands in the message.
+            several: whether the message shows several images.
+        """
+        ...
+
     def layout(self, media: Media, facts: Facts, *, label: str | None) -> MediaLayout:
         """Write down the tokens of one image or video.
 
         Args:
-            media: what stands in the message.
+            media: what stands in the message, filled.
             facts: what `hedgerow.vision.facts.probe` says of its file.
             label: text to put before it, such as "Image 2".
 
@@ -98,10 +112,12 @@ class Molmo2Processor:
         patch_size: side of a ViT patch in pixels.
         max_crops: the most overlapping crops of an image that does not say its own; the small view not
             counted.
+        max_multi_image_crops: the same where a message shows several images; None: as many.
         image_pooling: side of a pooling window in patches, for images.
         video_pooling: the same for videos.
         max_frames: the most frames of a video that does not say its own.
         fps: frames a second of shorter videos, likewise.
+        sampling: by which rule frames are chosen, likewise; see `hedgerow.vision.sampling`.
         margins: patches (left and top, right and bottom) of a crop that its neighbours also see.
         resize: see `hedgerow.vision.image.resized`.
         groups: which marks see each other.
@@ -113,18 +129,21 @@ class Molmo2Processor:
     crop_size: int = 378
     patch_size: int = 14
     max_crops: int = 8
+    max_multi_image_crops: int | None = None
     image_pooling: int = 2
     video_pooling: int = 3
     max_frames: int = 128
     fps: float = 2.0
+    sampling: Sampling = "uniform_last_frame"
     margins: tuple[int, int] = (4, 4)
     resize: Resize = "bilinear"
     groups: Groups = "message"
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not fit together."""
-        counts = (self.crop_size, self.patch_size, self.max_crops, self.image_pooling, self.video_pooling)
-        if min(*counts, self.max_frames) < 1 or self.fps <= 0:
+        several = 1 if self.max_multi_image_crops is None else self.max_multi_image_crops
+        counts = (self.crop_size, self.patch_size, self.max_crops, several, self.max_frames)
+        if min(*counts, self.image_pooling, self.video_pooling) < 1 or self.fps <= 0:
             raise RecipeError(f"{self}: sizes, counts and fps are above 0; correct the one that is not")
         if self.crop_size % self.patch_size:
             raise RecipeError(
@@ -140,19 +159,34 @@ class Molmo2Processor:
         return self.crop_size // self.patch_size
 
     def _tiler(self, image: Image) -> Tiler:
-        return Tiler(self.crop_size, self.patch_size, self.margins, image.max_crops or self.max_crops)
+        assert image.max_crops is not None
+        return Tiler(self.crop_size, self.patch_size, self.margins, image.max_crops)
+
+    def filled(self, media: Media, *, several: bool = False) -> Media:
+        """Return the media with this processor's settings where it has none of its own."""
+        if isinstance(media, Image):
+            most = (self.max_multi_image_crops if several else None) or self.max_crops
+            return media if media.max_crops is not None else dataclasses.replace(media, max_crops=most)
+        return dataclasses.replace(
+            media,
+            fps=media.fps or self.fps,
+            max_frames=media.max_frames or self.max_frames,
+            sampling=media.sampling or self.sampling,
+        )
 
     def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:
         """Write down the tokens of one image or video; see `VisionProcessor`."""
         before = () if label is None else (label,)
+        media = self.filled(media, several=label is not None)
         if isinstance(media, Image):
             return self._image_layout(media, (facts.width, facts.height), before)
         if not isinstance(facts, VideoFacts):
-            raise ValueError(f"{media.path} is a video, got {facts}")
+            raise ValueError(f"{media.name} is a video, got {facts}")
         return self._video_layout(media, facts, before)
 
     def visual(self, media: Media, layout: MediaLayout) -> VisionInput:
         """Read the pixels of one image or video; see `VisionProcessor`."""
+        media = self.filled(media)
         vision = self._image(media, layout) if isinstance(media, Image) else self._video(media, layout)
         assert len(vision.pooling) == layout.slots
         assert len(vision.crops) == layout.crops
@@ -169,35 +203,35 @@ class Molmo2Processor:
             pieces=(*before, Marks((*small, "<im_start>", *row * high, "<im_end>"))),
             crops=1 + rows * columns,
             times=(),
+            step=0.0,
             grids=((1, low, low), (1, high, wide)),
             size=size,
         )
 
     def _video_layout(self, video: Video, facts: VideoFacts, before: tuple[str, ...]) -> MediaLayout:
-        start, end = clip(video, facts.duration)
-        times = frame_times(
-            end - start, fps=video.fps or self.fps, max_frames=video.max_frames or self.max_frames
-        )
+        sampled = sample(video, facts)
+        times = sampled.times
         side = -(-self._side // self.video_pooling)
         frame = Marks(("<frame_start>", *[PATCH] * (side * side), "<frame_end>"))
         pieces: list[str | Marks] = list(before)
         for number, time in enumerate(times):
             pieces += [f"{' ' if number else ''}{printed_time(time)} ", frame]
-        subtitles = _subtitles(video.subtitles, times)
+        subtitles = _subtitles(lines_of(video), times)
         return MediaLayout(
             pieces=(*pieces, subtitles) if subtitles else tuple(pieces),
             crops=len(times),
-            times=tuple(times),
+            times=times,
+            step=sampled.step,
             grids=((len(times), side, side),),
             size=(facts.width, facts.height),
         )
 
     def _image(self, image: Image, layout: MediaLayout) -> VisionInput:
-        pixels = load_image(image.path)
+        pixels = load_image(image)
         size = (pixels.shape[1], pixels.shape[0])
         if size != layout.size:
             raise MediaError(
-                f"{image.path}: now {size} pixels, {layout.size} when measured; index the data again"
+                f"{image.name}: now {size} pixels, {layout.size} when measured; index the data again"
             )
         tiler = self._tiler(image)
         small = resized(pixels, (self.crop_size, self.crop_size), resize=self.resize)

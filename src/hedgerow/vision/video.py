@@ -1,4 +1,4 @@
-"""Videos: which moments are seen, and the frame that is shown at each, found by its timestamp."""
+"""Videos: the frame that is shown at each moment, found by its timestamp."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,54 +16,8 @@ from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
 from hedgerow.vision.image import Resize, resized
 
-_NOISE = 1e-6  # frames; grid times are products of floats
-_SLACK = 5e-4  # seconds; frames later by less count as shown, for times written with three decimals
+SLACK = 5e-4  # seconds; frames later by less count as shown, for times written with three decimals
 _REPEAT = 8  # bytes; a packet no larger may say "as before" and give no frame (MPEG-4, AVI)
-
-
-def frame_times(duration: float, *, fps: float = 2.0, max_frames: int = 128) -> list[float]:
-    """Return the sampled times, the last frame always among them (Molmo2's `uniform_last_frame`).
-
-    A video that needs at most `max_frames` is seen at 0, 1/fps, 2/fps, ... before `duration`, and at
-    `duration`. A longer one is seen at `max_frames` times spread evenly from 0 to `duration`, both included
-    (with one: at 0).
-
-    Args:
-        duration: time of the last frame in seconds, the first being at 0.
-        fps: frames a second.
-        max_frames: the most frames.
-
-    Example:
-        >>> frame_times(1.2)
-        [0.0, 0.5, 1.0, 1.2]
-    """
-    if not (math.isfinite(duration) and duration >= 0 and fps > 0 and max_frames >= 1):
-        raise ValueError(
-            f"duration={duration}, fps={fps}, max_frames={max_frames}: give 0 or more, more than 0, 1 or more"
-        )
-    steps = math.ceil(duration * fps - _NOISE)
-    if steps <= max_frames - 1:
-        return [step / fps for step in range(steps)] + [float(duration)]
-    return [float(time) for time in np.linspace(0, duration, max_frames)]
-
-
-def clip(video: Video, duration: float) -> tuple[float, float]:
-    """Return start and end of a clip in seconds of the file, its end no later than the last frame.
-
-    Args:
-        video: the clip.
-        duration: time of the file's last frame in seconds, its first being at 0.
-
-    Raises:
-        MediaError: the clip starts before the file does or after its last frame.
-    """
-    start = 0.0 if video.start is None else video.start
-    end = duration if video.end is None else video.end
-    if start < 0 or end < 0 or start > duration + _SLACK:
-        raise MediaError(
-            f"{video.path}: the clip is {start:g} to {end:g} s, its frames 0 to {duration:g} s; correct it"
-        )
-    return min(start, duration), min(end, duration)
 
 
 def decode_frames(
@@ -257,7 +211,7 @@ def _shown(video: Video, moments: Sequence[float]) -> Iterator[Any]:
 
 
 def _pick(file: VideoFile, moments: Sequence[float]) -> Iterator[Any]:
-    slack = min(0.5, _SLACK / file.tick)
+    slack = min(0.5, SLACK / file.tick)
     frames = file.frames()
     held, ahead = next(frames), next(frames, None)
     for moment in moments:
