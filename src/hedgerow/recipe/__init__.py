@@ -1,0 +1,18 @@
+"""The whole run as validated data, read from YAML."""
+
+from hedgerow.recipe.loading import load_recipe
+from hedgerow.recipe.recipe import Recipe
+from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Rate, Room, Schedule
+
+__all__ = [
+    "Data",
+    "Loss",
+    "Model",
+    "Optimizer",
+    "Packing",
+    "Rate",
+    "Recipe",
+    "Room",
+    "Schedule",
+    "load_recipe",
+]

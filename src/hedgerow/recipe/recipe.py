@@ -1,0 +1,155 @@
+"""A training run: its sections, and what must agree between them."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+
+from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Schedule, Section
+from hedgerow.validation import yaml_package
+from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.weights.weighting import Weighting
+
+
+def _refuse_fp16(value: object) -> object:
+    if value in ("fp16", "float16", "half"):
+        raise ValueError(
+            "fp16 overflows above 65504, and sums of weighted losses go beyond; use bf16 or fp32"
+        )
+    return value
+
+
+_OF_SAMPLES = ("preset", "c", "tasks", "scale", "sources", "schedule", "allow_negative")
+
+
+class Recipe(Section):
+    """A training run.
+
+    Every optimiser step takes `rows_per_step` rows over all processes, each row a micro-batch of its own.
+    `context` processes share each row, for rows too long for one; it divides their number and the heads.
+    Weights and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the
+    folder of the run whose weights this one starts from. A checkpoint is written every `save_every` steps and
+    at the end, the last `keep` stay. `threads` is the number of CPU threads: results are exact for one number
+    of them.
+    """
+
+    data: Data
+    model: Model
+    steps: PositiveInt
+    out: Path
+    vision: Molmo2Processor = Molmo2Processor()
+    weights: Weighting = Weighting()
+    loss: Loss = Loss()
+    packing: Packing = Packing()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    rows_per_step: PositiveInt = 1
+    context: PositiveInt = 1
+    precision: Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_fp16)] = "fp32"
+    seed: NonNegativeInt = 0
+    init: Path | None = None
+    save_every: PositiveInt | None = None
+    keep: PositiveInt = 2
+    log_every: PositiveInt = 1
+    threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Recipe":
+        named = {"model.spec": self.model.spec, "model.checkpoint": self.model.checkpoint, "init": self.init}
+        given = [name for name, value in named.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"the weights come from {' and '.join(given) or 'nowhere'}; give one of {', '.join(named)} "
+                "('spec: {}' builds the default)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_fit_the_model(self) -> "Recipe":
+        spec = self.model.spec
+        for name in ("crop_size", "patch_size"):
+            given = getattr(self.vision, name)
+            if spec is not None and given != getattr(spec, name):
+                raise ValueError(
+                    f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _context_divides_the_heads(self) -> "Recipe":
+        spec = self.model.spec
+        if spec is None:
+            return self
+        common = math.gcd(spec.heads, spec.kv_heads)
+        if common % self.context:
+            allowed = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+            raise ValueError(
+                f"context: {self.context} processes cannot share {spec.heads} heads and {spec.kv_heads} "
+                f"kv_heads (model.spec) evenly; allowed: {allowed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _references_come_from_one_place(self) -> "Recipe":
+        if self.data.references is not None and self.loss.reference == "model":
+            raise ValueError(
+                "data.references names a file, and loss.reference: model asks for a copy of the model; leave "
+                "out one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_part(self) -> "Recipe":
+        """Answers are compared by their ranks: what only weighs one answer against another plays no part."""
+        given = [name for name in _OF_SAMPLES if getattr(self.weights, name) != getattr(Weighting(), name)]
+        if self.loss.preference is not None and given:
+            raise ValueError(
+                f"{', '.join(f'weights.{name}' for name in given)} have no part in a preference loss; leave "
+                "them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _divisor_is_positive(self) -> "Recipe":
+        if self.weights.allow_negative and self.loss.normalize == "weights":
+            raise ValueError(
+                "weights.allow_negative: a sum of weights that may be below 0 is no divisor; give "
+                "loss.normalize 'samples' or 'tokens'"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain JSON values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML that `load_recipe` reads, defaults included."""
+        return str(yaml_package().safe_dump(self.to_dict(), sort_keys=False))
+
+    @property
+    def origin(self) -> str:
+        """Where the weights come from."""
+        if self.init is not None:
+            return f"weights of {self.init}"
+        return "fresh weights" if self.model.checkpoint is None else str(self.model.checkpoint)
+
+    def __repr__(self) -> str:
+        """Show the run in a few lines."""
+        budget, optimizer = self.packing.budget, self.optimizer
+        rates = ", ".join(
+            f"{name} {getattr(optimizer, name).lr:g}" for name in ("vision", "connector", "language")
+        )
+        packing = self.packing
+        way = f"pool of {packing.pool}" if packing.window is None else f"windows of {packing.window:,}"
+        matrices = f"matrices by muon {optimizer.muon.lr:g}, " if optimizer.name == "muon" else ""
+        lines = [
+            f"Recipe: {self.steps:,} steps of {self.rows_per_step} rows, seed {self.seed}, {self.precision}",
+            f"  data       {', '.join(str(source.path) for source in self.data.train)}",
+            f"  model      {self.origin}, tokenizer {self.model.tokenizer}",
+            f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, {way}",
+            f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
+            f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
+            f"  out        {self.out}",
+        ]
+        return "\n".join(lines)
