@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgerow.errors import HedgerowError, RecipeError
 from hedgerow.experiments.demo.annotate import Record, Scene, clip_branches, frame_branches
 from hedgerow.experiments.demo.games import GAMES, HEIGHT, WIDTH, Box, Game
+from hedgerow.vision.write import to_yuv, write_planes
 
 EVERY = 5
 RATE = 60 // EVERY  # frames a second; a multiple of SAMPLE, so that sampled times are exact
@@ -135,7 +135,7 @@ def _record(job: _Job) -> tuple[list[Record], list[Record]]:
     for number, (boxes, palette, screens) in enumerate(_play(job)):
         name = f"{job.game.name}-{job.split}-{number:04d}"
         path = Path("videos") / f"{name}.mp4"
-        write_video(job.out / path, screens=screens, palette=palette)
+        write_planes(job.out / path, _planes(screens, palette), rate=RATE)
         rng = np.random.default_rng([job.seed, zlib.crc32(name.encode())])
         seen = tuple(boxes[index] for index in job.sampled)
         times = tuple(index / RATE for index in job.sampled)
@@ -187,26 +187,11 @@ def _play(job: _Job) -> Iterator[tuple[list[dict[str, Box]], NDArray[np.uint8], 
             yield boxes, np.array(head["palette"], np.uint8).reshape(256, 3), screens
 
 
-def write_video(path: Path, *, screens: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
-    """Write colour numbers [T, H, W] as an h264 mp4, every pixel as `SCALE` x `SCALE`."""
-    luma, chroma = _yuv(palette)
-    height, width = screens.shape[1] * SCALE, screens.shape[2] * SCALE
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": "14", "preset": "ultrafast", "threads": "1"}
-        for screen in screens:
-            # A pixel becomes 2 x 2, so halved chroma is the screen itself: nothing is lost before the codec.
-            rows = [luma[screen].repeat(SCALE, 0).repeat(SCALE, 1), *(plane[screen] for plane in chroma)]
-            planes = np.concatenate([plane.reshape(-1, width) for plane in rows])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
-        container.mux(stream.encode(None))
-
-
-def _yuv(palette: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """BT.601, limited range: what decoders assume of a small untagged video."""
-    red, green, blue = (palette / 255.0).T
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    planes = (16 + 219 * luma, 128 + 224 * (blue - luma) / 1.772, 128 + 224 * (red - luma) / 1.402)
-    y, u, v = (np.rint(plane).astype(np.uint8) for plane in planes)
-    return y, (u, v)
+def _planes(screens: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Colour numbers [T, H, W] as the planes of each frame, every pixel as `SCALE` x `SCALE`."""
+    luma, *chroma = to_yuv(palette)
+    width = screens.shape[2] * SCALE
+    for screen in screens:
+        # A pixel becomes 2 x 2, so halved chroma is the screen itself: nothing is lost before the codec.
+        rows = [luma[screen].repeat(SCALE, 0).repeat(SCALE, 1), *(plane[screen] for plane in chroma)]
+        yield np.concatenate([plane.reshape(-1, width) for plane in rows])
