@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def benchmarks():
     """The modules of the folder, which is no package: a script finds its neighbours in it."""
     sys.path.insert(0, str(FOLDER))
-    names = ("mixes", "peers", "packing")
+    names = ("mixes", "peers", "packing", "media")
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -165,6 +165,28 @@ def test_one_object_holds_every_figure(benchmarks, monkeypatch, capsys):
     assert found["W2, 8 ranks, 4 steps, arranged", "max_over_mean"] >= 1
     case = "2 random mixes of 200, Packer against knapsack of fixed weight"
     assert sum(found[case, name] for name in ("fewer_rows", "as_many_rows", "more_rows")) == 2
+
+
+def test_media_are_read_as_their_benchmark_says(benchmarks, monkeypatch, capsys):
+    media = benchmarks["media"]
+    for name, value in {"WIDTH": 160, "HEIGHT": 90, "PHOTOS": ((500, 240),), "CROPS": (1, 8)}.items():
+        monkeypatch.setattr(media, name, value)
+    options = ["--json", "--seconds", "1", "--repeats", "1", "--huge", "300"]
+    monkeypatch.setattr(sys, "argv", ["media.py", *options])
+    media.main()
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert all(set(one) == {"case", "metric", "value", "unit"} for one in results)
+    found = {(one["case"], one["metric"]): one["value"] for one in results}
+    assert len(found) == len(results)
+    assert min(found.values()) >= 0
+    video = "video 1 s 720p h264 at 2 fps"
+    assert found[video, "ours / bare PyAV"] == found[video, "ours"] / found[video, "bare PyAV"]
+    assert found[video, "peak above import"] > 0
+    for most, crops in ((1, 2), (8, 3)):
+        image = f"image 500 x 240 JPEG, {most} crops at most"
+        assert found[image, "tiles"] == crops
+        assert found[image, "tiles a CPU second"] == crops / found[image, "ours"]
+    assert found["image 300 x 300 JPEG", "peak above import"] > 0
 
 
 @pytest.mark.slow

@@ -547,20 +547,63 @@ def test_every_time_in_a_target_is_the_printed_time_of_a_sampled_frame(media, da
     end = data.draw(st.floats(start, 1.5).map(lambda x: round(max(x, start), 3)))
     moments = st.lists(st.floats(0.0, end - start), min_size=1, max_size=6, unique_by=lambda t: round(t, 4))
     times = data.draw(moments)
-    tracks = Tracks("x", tuple(Point(0.5, 0.5, id=1, time=time) for time in times))
+    # every moment of these clips is within half a step of a frame, but an object may be absent there
+    steady = Point(0.5, 0.5, id=1, time=0.0)
+    moving = (Point(0.5, 0.6, id=2, time=time) for time in times)
     points = Points("y", tuple(Point(0.2, 0.3, time=time) for time in times))
     tree = MessageTree(
-        "t", (user(Video(media["video"], start, end)), user("Where?"), bot(points, tracks)), task="pointing"
+        "t",
+        (
+            user(Video(media["video"], start, end, annotation_fps=data.draw(st.sampled_from([None, 4.0])))),
+            user("Where?"),
+            bot(points, Tracks("x", (steady, *moving))),
+        ),
+        task="pointing",
     )
     (layout,) = _ENCODER.layouts(tree)
     sequence = _ENCODER(tree)
     printed = {f"{time:.1f}" for time in layout.times}
     parts = parse(_ENCODER.chat.decode(sequence.target), strict=True).parts
+    assert len(parts[0].points) == len(times)
     said = {f"{point.time:.1f}" for part in parts for point in part.points}
-    assert said
     assert said <= printed
     shown = _ENCODER.chat.decode(sequence.tokens[: int(sequence.slot.max()) + 2]).split()
     assert said <= set(shown)  # and the model has read them
+
+
+def test_points_that_stand_on_no_frame_are_counted_and_a_part_without_any_is_refused_by_name(media, encoder):
+    """Frames at 0 and 1.5 s, 0.5 s apart as they are meant: a point moves by 0.25 s at most."""
+    clip = Video(media["video"], max_frames=2)
+    ball = Points("ball", (Point(0.1, 0.5, time=0.2), Point(0.2, 0.5, time=0.8)))
+    car = Tracks("car", tuple(Point(0.5, 0.5, id=1, time=time) for time in (0.0, 0.25, 0.5, 0.75)))
+    root = (user(clip), user(Text("This?"), Points("here", (Point(0.5, 0.5, time=1.4),))), bot("Done."))
+    tree = MessageTree("t", root, (Branch((user("Where?"), bot(ball))), Branch((user("Track."), bot(car)))))
+    survey = encoder.survey(tree)
+    assert (survey.points, survey.lost, survey.left) == (1 + 2 + 4, 1 + 2, 0)
+    assert encoder.answer(tree.nodes()[1])[0].points == (Point(0.1, 0.5, time=0.0),)
+    assert encoder.survey(MessageTree("t", (user("Hi"), bot("Hello.")))).points == 0
+    ends = Tracks("car", (Point(0.1, 0.5, id=1, time=0.0), Point(0.4, 0.5, id=1, time=1.5)))
+    for rate, places in ((None, [0.1, 0.4]), (1.0, [0.1, 0.2, 0.3, 0.4])):
+        whole = MessageTree(
+            "t", (user(Video(media["video"], annotation_fps=rate)), user("Track."), bot(ends))
+        )
+        assert [point.x for point in encoder.answer(whole.nodes()[0])[0].points] == pytest.approx(places)
+    for part in (
+        Points("cup", (Point(0.5, 0.5, time=0.8), Point(0.5, 0.5, time=9.0))),
+        Tracks("cup", (Point(0.5, 0.5, id=1, time=0.8), Point(0.5, 0.5, id=2, time=9.0))),
+    ):
+        branches = (*tree.branches, Branch((user("Root"),), (Branch((user("?"), bot(Text("See: "), part))),)))
+        bad = dataclasses.replace(tree, branches=branches)
+        told = (
+            rf"^t, branch 2\.0: {part.type} 'cup': 2 of its 2 points stand on no sampled frame \(2 frames at "
+            r"0\.0, 1\.5 s, a step of 0\.5 s; a point moves by 0\.25 s at most\); raise fps or max_frames, "
+            r"show a shorter clip, or leave the branch out; times count in seconds from the start of the clip"
+        )
+        for reads in (encoder, encoder.survey, encoder.measure, encoder.node_costs):
+            with pytest.raises(DataError, match=told):
+                reads(bad)
+        with pytest.raises(DataError, match="2 of its 2 points"):
+            encoder.answer(bad.nodes()[-1])
 
 
 def test_an_encoder_works_after_pickling(media):

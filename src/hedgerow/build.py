@@ -20,6 +20,8 @@ from hedgerow.models.molmo2 import Molmo2
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
+from hedgerow.vision.cache import FrameCache
+from hedgerow.vision.processor import VisionProcessor
 
 logging.disable_progress_bar()  # a run has its own
 _MOST_WORKERS = 16  # each holds a tokenizer and the facts
@@ -31,10 +33,15 @@ def build_encoder(recipe: Recipe) -> Encoder:
 
     Raises:
         DataError: there is no such tokenizer.
+        RecipeError: the folder of `data.frames` cannot be written.
     """
+    frames = recipe.data.frames
+    processor: VisionProcessor = recipe.vision
+    if frames is not None:
+        processor = FrameCache(processor, frames.folder, round(frames.gigabytes * 1e9))
     return Encoder(
         ChatFormat(load_tokenizer(recipe.model.tokenizer)),
-        recipe.vision,
+        processor,
         weights=recipe.weights,
         facts=MediaFacts(recipe.out / "media.json"),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from hedgerow.content import Image, Media, Points, Text, Tracks, Video
 from hedgerow.errors import DataError, HedgerowError
-from hedgerow.grounding.align import align
+from hedgerow.grounding.align import Aligned, Frames, align, missed
 from hedgerow.grounding.codec import format_points, format_tracks
 from hedgerow.grounding.points import to_fractions
 from hedgerow.linearize import arrange, linearize, vision_first
@@ -25,7 +25,12 @@ from hedgerow.vision.processor import PATCH, Marks, MediaLayout, VisionProcessor
 from hedgerow.weights.answer import Answer, stated
 from hedgerow.weights.weighting import Weighting
 
+_Shown = list[tuple[Media, MediaLayout]]
 _LOG = logging.getLogger("hedgerow")
+REMEDY = (
+    "raise fps or max_frames, show a shorter clip, or leave the branch out; times count in seconds from the "
+    "start of the clip"
+)
 
 
 @dataclass(slots=True)
@@ -44,13 +49,24 @@ class _Draft:
     answer: list[float] = field(default_factory=list)
     answers: list[tuple[int, Answer]] = field(default_factory=list)
     stops: int = 0
-    media: list[tuple[Media, MediaLayout]] = field(default_factory=list)
+    media: _Shown = field(default_factory=list)
+    points: int = 0  # with a time
+    lost: int = 0
 
     def add(self, tokens: Listing[int], *, group: int = -1, slot: bool = False, answer: float = -1.0) -> None:
         self.tokens.extend(tokens)
         self.group.extend([group] * len(tokens))
         self.slot.extend([slot] * len(tokens))
         self.answer.extend([answer] * len(tokens))
+
+    def place(self, part: Text | Points | Tracks, media: _Shown) -> Text | Points | Tracks:
+        """Return a part as it is taught, and count its points."""
+        if isinstance(part, Text):
+            return part
+        found = _placed(part, media)
+        self.points += found.points
+        self.lost += found.lost
+        return found.part
 
     def weights(self, weighting: Weighting) -> Array:
         """Return the weight of each token before that of its sample, float64; 0 where it is no target."""
@@ -61,12 +77,17 @@ class _Draft:
 class Survey:
     """What is known of a tree before a pixel is decoded.
 
-    `tasks` names the task of each sample, `weight` is the sum over its targets of their loss weights.
+    `tasks` names the task of each sample, `weight` is the sum over its targets of their loss weights. Of its
+    `points` with a time, so many as are `lost` stand on no sampled frame and are not taught; so many branches
+    as are `left` out could not be taught for it.
     """
 
     cost: Cost
     tasks: tuple[str, ...]
     weight: float
+    points: int = 0
+    lost: int = 0
+    left: int = 0
 
 
 class Encoder:
@@ -160,8 +181,13 @@ class Encoder:
             sample.weight * float(self._weights(tree, nodes[node], drafts[node]).sum())
             for node, sample in samples.items()
         ]
-        tasks = tuple(sample.task for sample in samples.values())
-        return Survey(_cost(nodes, drafts), tasks, sum(weights))
+        return Survey(
+            cost=_cost(nodes, drafts),
+            tasks=tuple(sample.task for sample in samples.values()),
+            weight=sum(weights),
+            points=sum(draft.points for draft in drafts),
+            lost=sum(draft.lost for draft in drafts),
+        )
 
     def lengths(self, tree: MessageTree) -> tuple[int, ...]:
         """Return how many tokens each node of a tree has, in the order of `tree.nodes()`.
@@ -206,16 +232,31 @@ class Encoder:
         return self._sequence(tree, (alone,), [draft], vision)
 
     def answer(self, node: Node) -> tuple[Text | Points | Tracks, ...]:
-        """Return the parts of a node's last message as they are taught: points placed on sampled frames."""
+        """Return the parts of a node's last message as they are taught: points placed on sampled frames.
+
+        Raises:
+            DataError: as encoding would.
+        """
         media = [item for message in (*node.path, *node.messages) for item in message.media]
-        filled = [self.processor.filled(item) for item in media]
-        shown = [(item, self.processor.layout(item, self.facts(item), label=None)) for item in filled]
+        shown = [self._shown(item) for item in media]
         parts = [part for part in node.messages[-1].parts if not isinstance(part, Image | Video)]
-        return tuple(_placed(part, shown) for part in parts)
+        return tuple(part if isinstance(part, Text) else _placed(part, shown).part for part in parts)
+
+    def frames(self, video: Video) -> Frames:
+        """Return the sampled frames of a video, as its points and tracks are placed on them.
+
+        Raises:
+            MediaError: the file cannot be read, or the clip lies outside it.
+        """
+        return _frames(video, self._shown(video)[1])
+
+    def _shown(self, media: Media) -> tuple[Media, MediaLayout]:
+        filled = self.processor.filled(media)
+        return filled, self.processor.layout(filled, self.facts(filled), label=None)
 
     def _drafts(self, tree: MessageTree, nodes: tuple[Node, ...]) -> list[_Draft]:
         drafts: list[_Draft] = []
-        shown: list[list[tuple[Media, MediaLayout]]] = []  # per node: the media of its path, itself included
+        shown: list[_Shown] = []  # per node: the media of its path, itself included
         groups = 0
         for node in nodes:
             above = shown[node.parent] if node.parent >= 0 else []
@@ -229,9 +270,7 @@ class Encoder:
             check_pairs(tree, _told(nodes, drafts))
         return drafts
 
-    def _draft(
-        self, tree: MessageTree, node: Node, above: list[tuple[Media, MediaLayout]], group: int
-    ) -> _Draft:
+    def _draft(self, tree: MessageTree, node: Node, above: _Shown, group: int) -> _Draft:
         draft = _Draft(task=node.task or "qa", source=tree.source)
         history = [*node.path, *node.messages]
         for number, message in enumerate(node.messages, len(node.path)):
@@ -248,9 +287,7 @@ class Encoder:
         except DataError as error:
             raise type(error)(f"{tree.place(node)}: {error}") from error.__cause__
 
-    def _add_media(
-        self, draft: _Draft, message: Message, above: list[tuple[Media, MediaLayout]], group: int
-    ) -> int:
+    def _add_media(self, draft: _Draft, message: Message, above: _Shown, group: int) -> int:
         shown = message.media
         if not shown:
             return group
@@ -272,14 +309,12 @@ class Encoder:
             group += self.processor.groups == "per_image"
         return group + (self.processor.groups == "message")
 
-    def _add_text(
-        self, draft: _Draft, history: list[Message], number: int, media: list[tuple[Media, MediaLayout]]
-    ) -> None:
+    def _add_text(self, draft: _Draft, history: list[Message], number: int, media: _Shown) -> None:
         message = history[number]
         if not _speaks(message):
             return
         own = [part for part in message.parts if not isinstance(part, Image | Video)]
-        said = [(part, written(_placed(part, media))) for part in own]
+        said = [(part, written(draft.place(part, media))) for part in own]
         header, tail = self._around(history[: number + 1])
         draft.add(self.chat.markup(header))
         span = self.chat.encode("".join(text for _, text in said))
@@ -403,15 +438,22 @@ def written(part: Text | Points | Tracks) -> str:
     return format_points(part) if isinstance(part, Points) else format_tracks(part)
 
 
-def _placed(part: Text | Points | Tracks, media: list[tuple[Media, MediaLayout]]) -> Text | Points | Tracks:
+def _placed(part: Points | Tracks, media: _Shown) -> Aligned[Points | Tracks]:
     """Points in fractions, at printed times: times are of the last video, image numbers of the images."""
-    if isinstance(part, Text):
-        return part
-    videos = [layout for item, layout in media if isinstance(item, Video)]
+    videos = [(item, layout) for item, layout in media if isinstance(item, Video)]
     images = [layout.size for item, layout in media if isinstance(item, Image)]
-    if videos and (not images or any(point.time is not None for point in part.points)):
-        return align(to_fractions(part, size=videos[-1].size), videos[-1].times)
-    return align(to_fractions(part, size=images), (), images=len(images))
+    if not videos or (images and all(point.time is None for point in part.points)):
+        return align(to_fractions(part, size=images), images=len(images))
+    video, layout = videos[-1]
+    frames = _frames(video, layout)
+    found = align(to_fractions(part, size=layout.size), frames)
+    if found.gone:
+        raise DataError(f"{missed(part, found, frames)}; {REMEDY}")
+    return found
+
+
+def _frames(video: Video, layout: MediaLayout) -> Frames:
+    return Frames(layout.times, layout.step, video.annotation_fps)
 
 
 def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:

@@ -38,7 +38,11 @@ def test_a_file_is_looked_up_once_and_again_when_it_changed(data, looks):
     facts.save()
     again = MediaFacts(cache)
     assert again(Image(picture)).width == 60
-    assert again(Video(str(data / "v.mp4"), 0.0, 1.0)) == video == VideoFacts(video.path, 64, 48, 0.0, 1.5)
+    assert (
+        again(Video(str(data / "v.mp4"), 0.0, 1.0))
+        == video
+        == VideoFacts(video.path, 64, 48, 0.0, 1.5, pytest.approx(video.rate))
+    )
     assert len(looks) == 2  # one for each file
     write_png(data / "a.png", size=(30, 50))
     os.utime(picture, ns=(1, 1))
@@ -54,6 +58,31 @@ def test_a_file_of_the_same_size_with_a_new_time_is_looked_up_again(data, looks)
     facts(Image(picture))
     os.utime(picture, ns=(5, 5))
     facts(Image(picture))
+    assert len(looks) == 2
+
+
+def test_cuts_are_looked_for_once_and_only_where_they_are_needed(data, looks):
+    cache, path = data / "media.json", str(data / "v.mp4")
+    facts = MediaFacts(cache)
+    assert facts(Video(path)).cuts is None
+    assert facts(Video(path, sampling="scene")).cuts == ()
+    assert facts(Video(path, 0.0, 1.0, sampling="scene")).cuts == ()
+    assert facts(Video(path, sampling="fps")).cuts is None
+    assert len(looks) == 2
+    facts.save()
+    assert MediaFacts(cache)(Video(path, sampling="scene")).cuts == ()
+    assert len(looks) == 2
+
+
+def test_facts_of_another_version_are_looked_up_again(data, looks):
+    cache, video = data / "media.json", Video(str(data / "v.mp4"))
+    facts = MediaFacts(cache)
+    rate = facts(video).rate
+    facts.save()
+    values = json.loads(cache.read_text())
+    del values[f"video {video.path}"][2]["rate"]
+    cache.write_text(json.dumps(values))
+    assert MediaFacts(cache)(video).rate == rate > 0
     assert len(looks) == 2
 
 

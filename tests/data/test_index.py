@@ -1,9 +1,11 @@
 """The index knows what every example costs, keeps what is good, and names what is not."""
 
+import dataclasses
 import gc
 import json
 import multiprocessing
 import pickle
+import re
 import signal
 
 import numpy as np
@@ -17,6 +19,8 @@ from hedgerow.data.measure import Maker
 from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import BudgetError, DataError, MediaError
+from hedgerow.grounding.codec import parse
+from hedgerow.packing.loader import RowLoader
 from hedgerow.sequence import Budget, Sequence
 from hedgerow.testing import tiny_encoder, write_jsonl, write_mp4, write_png
 from hedgerow.tree import read_trees
@@ -394,3 +398,101 @@ def test_the_report_is_of_what_is_left_and_counts_what_is_cut(data, tmp_path, tr
     assert (found["drop"].sets[1].examples, found["drop"].cuts) == (0.0, "")
     kept = len(examples.tree(0, 3).branches)
     assert found["shorten"].cuts == f"3 trees shortened, {3 * (9 - kept)} branches left out"
+
+
+def capped(folder, count, *, rooted=()):
+    """A file of clips of which only 0 and 1.5 s are seen: of each, one branch of three cannot be taught."""
+    write_mp4(folder / "v.mp4")
+    clip = {"type": "video", "path": "v.mp4", "max_frames": 2}
+
+    def says(*times):
+        points = [{"x": 0.5, "y": 0.5, "time": time} for time in times]
+        part = {"type": "points", "label": "ball", "points": points}
+        return [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": [part]}]
+
+    lines = []
+    for n in range(count):
+        branches = [{"messages": says(0.1)}, {"messages": says(0.6, 0.9)}, {"messages": says(0.7, 1.4)}]
+        root = [{"role": "user", "content": [clip, {"type": "text", "text": "Look. " * (n % 3)}]}]
+        root += says(0.7) if n in rooted else []
+        lines.append({"id": f"c{n}", "messages": root, "branches": branches})
+    return write_jsonl(folder / "capped.jsonl", lines)
+
+
+@pytest.mark.parametrize(
+    "transforms", [Transforms(), Transforms(shuffle_branches=True)], ids=["plain", "varied"]
+)
+def test_branches_whose_points_no_frame_shows_are_left_out_from_file_to_row(
+    tmp_path, monkeypatch, transforms
+):
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    path, budget = capped(tmp_path, 12), Budget(tokens=300, crops=8)
+    other = write_jsonl(tmp_path / "other.jsonl", [line("o")])
+    one, two = (
+        read(path, other, workers=workers, transforms=transforms, budget=budget, encoder=tiny_encoder())
+        for workers in (1, 2)
+    )
+    for examples in (one, two):
+        known = examples.epoch(0).surveys
+        assert known.points.tolist() == [5] * 12 + [0]
+        assert known.lost.tolist() == [3] * 12 + [0]
+        assert known.left.tolist() == [1] * 12 + [0]
+        assert known.cut.tolist() == [0] * 13
+        assert list(known.costs) == [examples.encode(0, n).cost for n in range(13)]
+        assert [len(examples.tree(0, n).branches) for n in range(13)] == [2] * 12 + [1]
+        assert [str(lost) for lost in examples.losses()] == [
+            "capped.jsonl: 36 of 60 points (60 %) fall between sampled frames and are not taught; 12 "
+            "branches left out; raise vision.fps or vision.max_frames, or show shorter clips"
+        ]
+    assert one.costs(0) == two.costs(0)
+    rows = [list(RowLoader(one, budget, seed=0, workers=workers)) for workers in (1, 2)]
+    assert [[found.row.examples for found in each] for each in rows] == [
+        [f.row.examples for f in rows[0]]
+    ] * 2
+    assert sorted(name for found in rows[0] for name in found.row.examples) == sorted(
+        ["o", *(f"c{n}" for n in range(12))]
+    )
+    assert not any(found.dropped for found in rows[0])
+    for found in rows[0]:
+        parts = parse(one.encoder.chat.decode(found.row.target), strict=True).parts
+        assert {point.time for part in parts for point in part.points} == {0.0, 1.5}
+        assert all(part.points for part in parts)
+
+
+def test_a_tree_whose_root_points_where_no_frame_is_is_bad(tmp_path):
+    path = capped(tmp_path, 4, rooted=(2,))
+    told = (
+        r"capped\.jsonl:3: c2, root: points 'ball': 1 of its 1 points stand on no sampled frame \(2 frames at"
+    )
+    with pytest.raises(DataError, match=told):
+        read(path)
+    examples = read(path, on_bad="skip")
+    assert [item.where for item in examples.dropped] == [f"{path}:3"]
+    assert [examples.tree(0, n).id for n in range(3)] == ["c0", "c1", "c3"]
+    assert examples.surveys.take(np.array([2, 0])).left.tolist() == [1, 1]
+
+
+def test_two_sets_of_one_name_are_told_apart_and_one_that_loses_nothing_is_not_named(tmp_path, data):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    paths = [capped(tmp_path / name, count) for name, count in (("a", 1), ("b", 2))]
+    found = read(*paths, data).losses()
+    assert [(one.name, one.points, one.lost, one.branches) for one in found] == [
+        (str(path), 5 * n, 3 * n, n) for n, path in enumerate(paths, 1)
+    ]
+    shares = [str(dataclasses.replace(found[0], lost=lost, points=9840)) for lost in (9840, 312, 1)]
+    assert [re.search(r"\(.*?\)", told)[0] for told in shares] == ["(100 %)", "(3.17 %)", "(0.0102 %)"]
+
+
+def test_what_a_frame_rate_that_is_drawn_loses_is_told_of_the_first_epoch(tmp_path):
+    """At 0.25 frames a second a point moves by 2 s at most, and nothing is lost."""
+    path = capped(tmp_path, 8)
+    examples = read(path, transforms=Transforms(fps=(0.25, 2.0)), seed=1)
+    lost = [int(examples.epoch(epoch).surveys.lost.sum()) for epoch in range(3)]
+    assert len(set(lost)) > 1
+    assert [(one.points, one.lost, one.branches) for one in examples.losses()] == [
+        (40, lost[0], lost[0] // 3)
+    ]
+    for epoch in range(2):
+        costs = examples.costs(epoch)
+        assert list(costs) == [examples.encode(epoch, n).cost for n in range(8)]

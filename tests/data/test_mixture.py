@@ -133,7 +133,9 @@ def test_groups_that_do_not_match_are_refused(options, rates, why):
 def surveys(tokens, samples, weight, cut=None):
     tasks = Costs(["qa", "pointing"], [[0, count] for count in samples])
     costs = Costs(["tokens", "crops"], [[count, 1] for count in tokens])
-    return Surveys(costs, tasks, np.array(weight, float), np.array(cut or [0] * len(tokens), np.int64))
+    none = np.zeros(len(tokens), np.int64)
+    cuts = none if cut is None else np.array(cut, np.int64)
+    return Surveys(costs, tasks, np.array(weight, float), cuts, points=none, lost=none, left=none)
 
 
 def test_the_report_says_what_each_set_brings():

@@ -19,6 +19,7 @@ from hedgerow.evaluate.runner import (
     score,
     summary,
 )
+from hedgerow.grounding.codec import format_tracks
 from hedgerow.testing import write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 
@@ -157,6 +158,21 @@ def test_sizes_are_those_of_what_the_points_stand_on(encoder, media):
     assert score(made[0], '<points coords="2 1 513 500">spot</points>') == 1.0
     assert score(made[0], '<points coords="2 1 517 500">spot</points>') == 0.0
     assert [score(question, question.reference) for question in made] == [1.0] * 3
+
+
+def test_what_no_sampled_frame_shows_is_not_asked_and_true_answers_stand_on_frames(encoder, media):
+    """Two frames, at 0 and 1.5 s: of four places two are seen, and the one at 1.0 s alone is not."""
+    clip = dataclasses.replace(media["video"], max_frames=2)
+    branches = (point_at(1.0), asks("tracking", "Track it.", Tracks("square", SQUARE)), point_at(1.5))
+    made = questions([film({"video": clip}, *branches)], encoder)
+    assert [question.text for question in made] == ["Track it.", "Point at it at 1.5 s."]
+    assert [point.time for point in made[0].truth.points] == [0.0, 1.5]
+    assert [point.box for point in made[0].truth.points] == [SQUARE[0].box, SQUARE[3].box]
+    frames = {f"{time:.1f}" for time in encoder.frames(clip).times}
+    assert {f"{point.time:.1f}" for question in made for point in question.truth.points} <= frames
+    assert [score(question, question.reference) for question in made] == [1.0, 1.0]
+    whole = Tracks("square", (*SQUARE[:2], *SQUARE[3:]))
+    assert score(made[0], format_tracks(whole)) == pytest.approx(2 / 3)  # it says one on a frame it never saw
 
 
 def test_tracks_of_nothing_need_no_video(encoder):

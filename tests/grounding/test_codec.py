@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hedgerow.content import Point, Points, Tracks
 from hedgerow.errors import DataError
 from hedgerow.grounding import format_points, format_tracks, parse
+from hedgerow.grounding.reader import LISTED
 
 UNIT = st.floats(0, 1)
 TIME = st.floats(0, 9000)
@@ -110,7 +111,21 @@ def test_several_parts_in_one_text_come_back_in_order(parts, between):
 
 @pytest.mark.parametrize(
     "label",
-    ["</points>", "<points", "a < b", "&lt;", "&amp;lt;", "&&amp;<", "&", "", " ", "a\n", "There are none."],
+    [
+        '<point x="1.0" y="2.0">',
+        '[{"point_2d": [1, 2]}]',
+        "</points>",
+        "<points",
+        "a < b",
+        "&lt;",
+        "&amp;lt;",
+        "&&amp;<",
+        "&",
+        "",
+        " ",
+        "a\n",
+        "There are none.",
+    ],
 )
 def test_law_10_any_label_comes_back(label):
     text = format_points(Points(label, (Point(0, 0),)))
@@ -201,9 +216,9 @@ def test_damage_in_one_group_leaves_the_others():
     parsed = parse(text)
     assert [p.id for p in parsed.parts[0].points] == [1, 3, 4]
     at = text.index("2 1xx")
-    assert parsed.problems == (
+    assert [str(problem) for problem in parsed.problems] == [
         f"character {at}: expected an id, then x and y in three digits, found '2 1xx 400 3 500 '",
-    )
+    ]
 
 
 @pytest.mark.parametrize("separator", [";", "\t", ":", ",", " ; ", ";;"])
@@ -227,39 +242,90 @@ def test_other_writers_of_tags_are_understood(text, label):
     assert (part.label, len(part.points)) == (label, 1)
 
 
+TELL = "points by time or image, then x, then y, their ids upward"
+BY_TIME = "points by time, then id"
+
+
 @pytest.mark.parametrize(
-    ("text", "ids", "expected"),
+    ("text", "ids", "kind", "expected"),
     [
-        ('<points coords="1 1 100 200 2 1001 5000 3 100 100">x</points>', [1, 3], "x and y up to 1000"),
-        ('<points coords="1 1 100 200', [1], 'a closing "'),
-        ('<points coords="1 1 100 200>x</points>', [1], 'a closing "'),
-        ('<points coords="1 1 100 200"', [1], ">"),
-        ('<points coords="1 1 100 200">x', [1], "</points>"),
-        ('<points coords="1 1 100 200">x</tracks>', [1], "</points>"),
-        ('<points coords="1 1 100 200" 7>x</points>', [1], 'coords="..." or >'),
-        ('<points coords="0 1 100 200">x</points>', [], "a time or the number of an image"),
-        ('<points coords="x 1 100 200;1 2 100 200">x</points>', [2], "a time or the number of an image"),
-        ('<points coords="">x</points>', [], "a time or the number of an image"),
-        ('<points coords="1.0">x</points>', [], "an id, x and y"),
-        ('<points coords="1 0 100 200">x</points>', [], "an id, then x and y in three digits"),
-        ('<points coords="1 1 10 200">x</points>', [], "an id, then x and y in three digits"),
-        ('<points coords="1.25 1 100 200">x</points>', [1], "seconds with one decimal"),
-        ('<tracks coords="3 1 100 200">x</tracks>', [1], "seconds with one decimal"),
-        ('<tracks coords="3.0 1 100 200 1 300 400">x</tracks>', [1], "object 1 once at 3.0 s"),
+        ('<points coords="1 1 100 200 2 1001 5000 3 200 100">x</points>', [1, 3], "out_of_range", "x and y"),
+        ('<points coords="1 1 100 200', [1], "cut_off", 'a closing "'),
+        ('<points coords="1 1 100 200 2 300 40', [1], "cut_off", "an id, then x and y in three digits"),
+        ('<points coords="1 1 100 200;2', [1], "cut_off", "an id, x and y"),
+        ('<points coords="1 1 100 200>x</points>', [1], "malformed", 'a closing "'),
+        ('<points coords="1 1 100 200"', [1], "cut_off", ">"),
+        ('<points coords="1 1 100 200">x', [1], "cut_off", "</points>"),
+        ('<points coords="1 1 100 200">x</poi', [1], "cut_off", "</points>"),
+        ('<points coords="1 1 100 200">x</pot', [1], "malformed", "</points>"),
+        ('<points coords="1 1 100 200">x</tracks>', [1], "malformed", "</points>"),
+        ('<points coords="1 1 100 200" 7>x</points>', [1], "malformed", 'coords="..." or >'),
+        ('<points coords="0 1 100 200">x</points>', [], "malformed", "a time or the number of an image"),
+        ('<points coords="x 1 100 200;1 2 100 200">x</points>', [2], "malformed", "a time or the number"),
+        ('<points coords="">x</points>', [], "malformed", "a time or the number of an image"),
+        ('<points coords="1.0">x</points>', [], "malformed", "an id, x and y"),
+        ('<points coords="1 0 100 200">x</points>', [], "malformed", "an id, then x and y in three digits"),
+        ('<points coords="1 1 10 200">x</points>', [1], "unpadded", "x and y in three digits"),
+        ('<points coords="1 1 100 200 2 300 4">x</points>', [1, 2], "unpadded", "x and y in three digits"),
+        ('<points coords="1.25 1 100 200">x</points>', [1], "malformed", "seconds with one decimal"),
+        ('<tracks coords="3 1 100 200">x</tracks>', [1], "malformed", "seconds with one decimal"),
+        ('<tracks coords="3.0 1 100 200 1 300 400">x</tracks>', [1], "duplicate_id", "object 1 once"),
+        ('<points coords="1 1 100 200 1 300 400">x</points>', [1, 1], "duplicate_id", "id 1 once"),
+        ('<points coords="2 1 100 200;1 2 300 400">x</points>', [1, 2], "bad_order", TELL),
+        ('<points coords="1 1 300 200 2 100 400">x</points>', [1, 2], "bad_order", TELL),
+        ('<points coords="1 2 100 200 1 300 400">x</points>', [2, 1], "bad_order", TELL),
+        ('<tracks coords="3.0 2 100 200 1 300 400">x</tracks>', [2, 1], "bad_order", BY_TIME),
+        ('<tracks coords="3.0 1 100 200;2.5 1 300 400">x</tracks>', [1, 1], "bad_order", BY_TIME),
     ],
-)
-def test_what_is_wrong_is_named_and_the_rest_kept(text, ids, expected):
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_the_rest_kept(text, ids, kind, expected):
     parsed = parse(text)
     assert [p.id for part in parsed.parts for p in part.points] == ids
-    assert any(f"expected {expected}, found" in problem for problem in parsed.problems), parsed.problems
+    assert [p for p in parsed.problems if p.kind == kind and p.expected.startswith(expected)], parsed.problems
     with pytest.raises(DataError, match=re.escape("expected")) as error:
         parse(text, strict=True)
-    assert str(error.value).startswith("character ")
+    assert str(error.value).startswith(f"character {parsed.problems[0].at}: ")
+
+
+@pytest.mark.parametrize(
+    ("coords", "points"),
+    [
+        ("1 1 50 900 2 100 200", [(1, 50, 900), (2, 100, 200)]),
+        ("1 1 5 6 2 7 8 3 9 9", [(1, 5, 6), (2, 7, 8), (3, 9, 9)]),
+        ("1 1 2 500 600", [(2, 500, 600)]),  # a doubled id hides no whole point
+        ("1 400 3 500 600", [(3, 500, 600)]),
+        ("1 1 50 9x 2 100 200", [(2, 100, 200)]),
+        ("1 1 20000 5", []),
+    ],
+)
+def test_coordinates_with_too_few_digits_are_read_where_a_point_is_due(coords, points):
+    (part,) = parse(f'<points coords="{coords}">x</points>').parts
+    assert [(p.id, round(1000 * p.x), round(1000 * p.y)) for p in part.points] == points
+
+
+def test_a_number_that_may_go_on_after_the_end_is_no_coordinate():
+    assert not parse('<points coords="1 1 500 90').parts[0].points
+    assert len(parse('<points coords="1 1 500 90 ').parts[0].points) == 1
+
+
+def test_a_thousand_problems_are_listed_and_no_more():
+    text = f'<points coords="1 {"1 100 200 " * 3000}">x</points>'
+    parsed = parse(text)
+    assert (len(parsed.problems), len(parsed.parts[0].points)) == (LISTED, 3000)
+
+
+def test_every_point_and_part_has_its_place():
+    text = 'A <points coords="1 1 100 200 2 300 400">x</points> and There are none.'
+    parsed = parse(text)
+    assert [text[at:].split('"')[0] for at in parsed.places[0]] == ["1 100 200 2 300 400", "2 300 400"]
+    assert [text[start:end] for start, end in parsed.spans] == [text[2 : text.index(" and")]]
+    assert parsed.places[1] == ()
 
 
 def test_a_tag_without_coordinates_is_no_part():
     parsed = parse("the <points of interest> are few")
-    assert (parsed.parts, len(parsed.problems)) == ((), 2)
+    assert (parsed.parts, len(parsed.problems)) == ((), 1)
+    assert parsed.rest == "the <points of interest> are few"
 
 
 def test_an_unclosed_tag_does_not_swallow_the_next():
@@ -279,7 +345,7 @@ def test_the_text_around_the_tags_is_given_back():
 
 
 def test_plain_text_holds_nothing():
-    assert parse("A ball rolls.") == ((), (), "A ball rolls.")
+    assert parse("A ball rolls.") == ((), (), "A ball rolls.", (), ())
 
 
 def test_a_label_that_cannot_be_stored_is_mended():

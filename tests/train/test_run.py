@@ -10,7 +10,7 @@ from hedgerow.build import build_encoder
 from hedgerow.data.transforms import Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.recipe import load_recipe
-from hedgerow.testing import tiny_recipe, write_jsonl
+from hedgerow.testing import tiny_recipe, write_jsonl, write_mp4
 from hedgerow.train.run import Trained, run
 from hedgerow.weights import Weighting
 
@@ -107,3 +107,35 @@ def test_names_in_the_recipe_that_no_example_has_are_told(recipe, caplog):
     }.items():
         with pytest.raises(RecipeError, match=f"^{field}: no example .*did you mean 'pointing'"):
             run(recipe.model_copy(update=changed), fresh=True)
+
+
+def test_points_that_no_sampled_frame_shows_are_told_in_one_line_a_data_set(tmp_path, capfd):
+    def asked(*times):
+        points = [{"x": 0.5, "y": 0.5, "time": time} for time in times]
+        part = {"type": "points", "label": "ball", "points": points}
+        said = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": [part]}]
+        return {"messages": said}
+
+    clip = {
+        "type": "video",
+        "path": str(write_mp4(tmp_path / "v.mp4")),
+        "max_frames": 2,
+    }  # seen at 0 and 1.5 s
+    trees = [
+        {
+            "id": f"c{n}",
+            "messages": [{"role": "user", "content": [clip]}],
+            "branches": [asked(0.0), asked(*times)],
+        }
+        for n, times in enumerate([(0.7, 0.8), (0.7, 1.4), (0.2, 1.4)])
+    ]
+    short = write_jsonl(tmp_path / "short.jsonl", trees[2:])
+    recipe = load_recipe(tiny_recipe(tmp_path, write_jsonl(tmp_path / "clips.jsonl", trees), steps=1))
+    train = recipe.data.train
+    both = (*train, replace(train[0], path=short))
+    trained = run(recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": both})}))
+    assert trained.dropped == ()
+    assert [line for line in capfd.readouterr().err.splitlines() if "points" in line] == [
+        "clips.jsonl: 3 of 9 points (33.3 %) fall between sampled frames and are not taught; 1 branch left "
+        "out; raise vision.fps or vision.max_frames, or show shorter clips"
+    ]

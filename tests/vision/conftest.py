@@ -3,6 +3,7 @@
 import __future__
 
 import ast
+import importlib
 import importlib.util
 from fractions import Fraction
 from pathlib import Path
@@ -79,25 +80,28 @@ def load_functions(file, names, given):
 @pytest.fixture(scope="session")
 def oracle():
     """Functions of Molmo2's image processor; its resize is torch's own, which torchvision calls."""
-    import itertools
-    import math
-
-    import torch
     from torch.nn import functional
 
-    def resize_and_normalize_image(_backend, images, size, _resample, **_):
-        new = functional.interpolate(images.float(), size=tuple(size), mode="bilinear", antialias=False)
-        return new.round().clamp(0, 255).to(images.dtype)
+    # By its full name: asked for it, the package itself refuses without torchvision.
+    public = importlib.import_module("transformers.models.molmo2.image_processing_molmo2")
 
-    names = ("select_tiling", "compute_crop_geometry", "arange_for_pooling", "_build_overlapping_crops")
-    given = {
-        "torch": torch,
-        "F": functional,
-        "math": math,
-        "itertools": itertools,
-        "resize_and_normalize_image": resize_and_normalize_image,
-    }
-    return load_functions("image_processing_molmo2.py", names, given)
+    class Backend:
+        """What the processor takes from torchvision."""
+
+        @staticmethod
+        def resize(image, size, antialias, **_):
+            size = size.height, size.width
+            return functional.interpolate(image, size=size, mode="bilinear", antialias=antialias)
+
+        @staticmethod
+        def rescale_and_normalize(image, *_):
+            return image
+
+    def crops(_self, *args, **options):
+        return public.Molmo2ImageProcessor._build_overlapping_crops(Backend, *args, **options)
+
+    names = ("select_tiling", "compute_crop_geometry", "arange_for_pooling")
+    return {name: getattr(public, name) for name in names} | {"_build_overlapping_crops": crops}
 
 
 @pytest.fixture(scope="session")

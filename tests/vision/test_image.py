@@ -1,14 +1,20 @@
+import dataclasses
+import io
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hedgerow.content import Image
+from hedgerow.content import Image, Text
+from hedgerow.encode import Encoder
 from hedgerow.errors import MediaError
-from hedgerow.vision.facts import ImageFacts, probe
-from hedgerow.vision.image import Tiler, load_image, resized
+from hedgerow.testing import tiny_encoder, write_png
+from hedgerow.tree import Branch, Message, MessageTree
+from hedgerow.vision import as_image, probe
+from hedgerow.vision.image import Tiler, load_image
 
 MOLMO2 = Tiler(crop=378, patch=14, margins=(4, 4), max_crops=8)
 TILERS = (
@@ -35,85 +41,23 @@ def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("orientation", range(10))
-@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tiff"])
-def test_size_and_pixels_are_upright_whatever_the_orientation(tmp_path, kind, orientation):
-    path = str(tmp_path / f"picture.{kind}")
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    PIL.Image.fromarray(noise(6, 10)).save(path, exif=exif)
-    with PIL.Image.open(path) as image:
-        expected = np.asarray(PIL.ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(load_image(Image(path)), expected)
-    assert probe(Image(path)) == ImageFacts(path, expected.shape[1], expected.shape[0])
-    assert (expected.shape[1] == 6) == (5 <= orientation <= 8)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_every_8_bit_kind_of_pixels_becomes_rgb(tmp_path, mode):
-    path = str(tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png"))
-    PIL.Image.fromarray(noise(5, 7)).convert(mode).save(path)
-    assert load_image(Image(path)).shape == (5, 7, 3)
-
-
 def test_unreadable_images_are_named_with_a_remedy(tmp_path):
     whole = tmp_path / "whole.jpg"
     PIL.Image.fromarray(noise(64, 64)).save(whole)
-    cut, text, deep = tmp_path / "cut.jpg", tmp_path / "text.png", tmp_path / "deep.png"
+    cut, text = tmp_path / "cut.jpg", tmp_path / "text.png"
     cut.write_bytes(whole.read_bytes()[:-2000])
     text.write_text("no picture")
-    PIL.Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(deep)
     assert probe(Image(str(cut))).width == 64  # the header is whole
     for path, read, why in [
         (tmp_path / "none.jpg", probe, "no such file"),
         (tmp_path, probe, "no such file"),
         (text, probe, "not an image"),
         (cut, load_image, "truncated"),
-        (deep, load_image, "8 bits"),
     ]:
         with pytest.raises(MediaError, match=why) as error:
             read(Image(str(path)))
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [((48, 64), (84, 84)), ((320, 420), (84, 84)), ((5, 1), (9, 4)), ((7, 7), (7, 3))]
-)
-def test_bilinear_equals_torch_without_antialias_up_to_rounding_ties(old, new):
-    import torch
-
-    pixels = noise(*old)
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(tensor, size=new, mode="bilinear", antialias=False)
-    expected = expected.round()[0].permute(1, 2, 0).numpy()
-    difference = np.abs(resized(pixels, new, resize="bilinear") - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 1e-3
-
-
-@settings(deadline=None, max_examples=20)
-@given(height=st.integers(1, 6), width=st.integers(1, 6), rows=st.integers(1, 5), columns=st.integers(1, 5))
-def test_area_is_the_mean_of_the_pixels_under_each_new_one(height, width, rows, columns):
-    pixels = noise(height * rows, width * columns)
-    mean = pixels.reshape(height, rows, width, columns, 3).mean((1, 3))
-    assert np.abs(resized(pixels, (height, width), resize="area") - mean).max() <= 1
-
-
-def test_a_ball_of_four_pixels_survives_area_but_not_bilinear():
-    pixels = np.zeros((320, 420, 3), np.uint8)
-    lost = 0
-    for x in range(100, 120):
-        ball = pixels.copy()
-        ball[160:162, x : x + 2] = 255
-        assert resized(ball, (84, 84), resize="area").sum() > 0
-        lost += resized(ball, (84, 84), resize="bilinear").sum() == 0
-    assert lost > 5
-
-
-def test_resizing_to_the_same_size_changes_nothing():
-    for way in ("bilinear", "area"):
-        np.testing.assert_array_equal(resized(noise(5, 6), (5, 6), resize=way), noise(5, 6))
 
 
 def test_tiling_equals_the_public_code(oracle):
@@ -155,7 +99,155 @@ def test_crops_and_patch_grid_equal_the_public_code(oracle, tiler):
         np.testing.assert_array_equal(tiler.patch_grid(size), grid.numpy())
 
 
+def crops_by_hand(tiler, pixels):
+    """One pixel of a crop after another, each mixed of four in float64; not rounded."""
+    rows, columns = tiler.tiling(pixels.shape[:2])
+    window = tiler.crop - sum(tiler.margins) * tiler.patch
+    canvas = rows * window + tiler.crop - window, columns * window + tiler.crop - window
+    places = []
+    for axis in (0, 1):
+        old = pixels.shape[axis]
+        place = np.maximum((np.arange(canvas[axis]) + 0.5) * old / canvas[axis] - 0.5, 0)
+        places.append([(int(p), min(int(p) + 1, old - 1), p - int(p)) for p in place])
+    found = np.zeros((rows * columns, tiler.crop, tiler.crop, 3))
+    for crop in range(rows * columns):
+        for y in range(tiler.crop):
+            for x in range(tiler.crop):
+                top, bottom, down = places[0][crop // columns * window + y]
+                left, right, across = places[1][crop % columns * window + x]
+                upper = (1 - across) * pixels[top, left] + across * pixels[top, right]
+                lower = (1 - across) * pixels[bottom, left] + across * pixels[bottom, right]
+                found[crop, y, x] = (1 - down) * upper + down * lower
+    return found
+
+
+@pytest.mark.parametrize("size", [(30, 45), (90, 31), (16, 16), (5, 70)])
+def test_crops_equal_those_made_pixel_by_pixel(size):
+    tiler = Tiler(crop=28, patch=7, margins=(1, 1), max_crops=6)
+    exact = crops_by_hand(tiler, noise(*size))
+    found = tiler.crops(noise(*size), resize="bilinear")
+    assert found.shape == exact.shape
+    assert np.abs(found - exact).max() <= 0.5 + 1e-3
+    picture = load_image(as_image(noise(*size)))
+    np.testing.assert_array_equal(tiler.crops(picture, resize="bilinear"), found)
+
+
 def test_neighbouring_crops_share_their_margins():
     tiler = Tiler(crop=84, patch=7, margins=(2, 3), max_crops=2)
     left, right = tiler.crops(noise(84, 133), resize="bilinear")
     np.testing.assert_array_equal(left[:, -35:], right[:, :35])
+
+
+# What images are made of
+
+
+def pixels_of(image):
+    return np.asarray(load_image(image))
+
+
+def test_a_path_and_bytes_are_kept_as_they_are(tmp_path):
+    path = write_png(tmp_path / "p.png")
+    for source in (path, str(path)):
+        assert as_image(source) == Image(path=str(path))
+    assert as_image(path.read_bytes()) == Image(data=path.read_bytes())
+    np.testing.assert_array_equal(pixels_of(as_image(path.read_bytes())), pixels_of(as_image(path)))
+    assert as_image(Path("gone.png")) == Image(
+        path="gone.png"
+    )  # whether it is there is asked when it is read
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=st.integers(1, 9), width=st.integers(1, 9), channels=st.sampled_from([(), (3,), (4,)]))
+def test_an_array_loses_nothing(height, width, channels):
+    given_pixels = np.random.default_rng(height).integers(0, 256, (height, width, *channels)).astype(np.uint8)
+    for pixels in (given_pixels, given_pixels[::-1, ::-1]):
+        image = as_image(pixels)
+        kept = pixels.copy()
+        np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(image.data))), kept)
+        if channels != (4,):
+            grey = np.broadcast_to(kept.reshape(height, width, -1), (height, width, 3))
+            np.testing.assert_array_equal(pixels_of(image), grey)
+
+
+def test_a_pillow_image_is_kept_as_it_is_shown(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(noise(6, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    with PIL.Image.open(tmp_path / "turned.jpg") as picture:
+        image = as_image(picture)
+    np.testing.assert_array_equal(pixels_of(image), pixels_of(Image(str(tmp_path / "turned.jpg"))))
+    assert probe(image).width == 6
+    faint = PIL.Image.new("RGBA", (2, 2), (255, 0, 0, 51))
+    assert (pixels_of(as_image(faint)) == (255, 204, 204)).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "why"),
+    [
+        (np.zeros((2, 3, 3), np.float32), MediaError, r"array float32 \[2, 3, 3\]; give uint8 \[H, W\], "),
+        (np.zeros((2, 3, 2), np.uint8), MediaError, r"array uint8 \[2, 3, 2\]"),
+        (np.zeros((1, 2, 3, 3), np.uint8), MediaError, r"array uint8 \[1, 2, 3, 3\]"),
+        (np.zeros((0, 3, 3), np.uint8), MediaError, r"array \[0, 3, 3\] without a pixel"),
+        ([[1, 2], [3, 4]], TypeError, "an image from list; give a path, bytes, a NumPy array or a Pillow"),
+    ],
+)
+def test_anything_else_is_refused(source, error, why):
+    with pytest.raises(error, match=why):
+        as_image(source)
+
+
+def test_a_tree_is_encoded_alike_from_a_file_its_bytes_and_its_pixels(tmp_path):
+    path = write_png(tmp_path / "p.png", size=(70, 50))
+    with PIL.Image.open(path) as picture:
+        images = [as_image(source) for source in (path, path.read_bytes(), np.asarray(picture), picture)]
+    first, *others = [tiny_encoder()(tree_of([image])) for image in images]
+    for other in others:
+        np.testing.assert_array_equal(other.tokens, first.tokens)
+        np.testing.assert_array_equal(other.vision.crops, first.vision.crops)
+
+
+# Several images
+
+
+def tree_of(images):
+    return MessageTree(
+        id="t",
+        messages=(Message("user", (*images, Text("Compare."))),),
+        branches=(Branch((Message("user", "How?"), Message("assistant", "They differ."))),),
+    )
+
+
+def said(encoder, row):
+    return "".join(encoder.chat.show(token) for token in row.tokens.tolist())
+
+
+def test_several_images_are_labelled_and_have_their_own_cap_of_crops(tmp_path):
+    sizes = [(40, 300), (240, 300), (440, 300)]  # (height, width)
+    images = [Image(str(write_png(tmp_path / f"{h}.png", size=(w, h), seed=h))) for h, w in sizes]
+    plain = tiny_encoder()
+    processor = dataclasses.replace(plain.processor, max_crops=6, max_multi_image_crops=2)
+    encoder = Encoder(plain.chat, processor, vision_first=False)
+    one, several = (
+        [1 + int(np.prod(Tiler(28, 7, (1, 1), most).tiling(size))) for size in sizes] for most in (6, 2)
+    )
+    assert one != several
+    alone = [encoder(tree_of([image])) for image in images]
+    assert [len(row.vision.crops) for row in alone] == one
+    assert not any("Image" in said(encoder, row) for row in alone)
+    together = encoder(tree_of(images))
+    assert len(together.vision.crops) == sum(several) == together.cost["crops"]
+    assert encoder.measure(tree_of(images)) == together.cost
+    labels = said(encoder, together).split("Image ")[1:]
+    assert [label[: len("1<low_res_im_start>")] for label in labels] == [
+        f"{number}<low_res_im_start>" for number in (1, 2, 3)
+    ]
+    uncapped = Encoder(plain.chat, dataclasses.replace(processor, max_multi_image_crops=None))
+    assert len(uncapped(tree_of(images)).vision.crops) == sum(one)
+
+
+def test_an_image_that_says_its_own_most_crops_keeps_them_among_several(tmp_path):
+    image = Image(str(write_png(tmp_path / "p.png", size=(300, 200))), max_crops=5)
+    plain = tiny_encoder()
+    encoder = Encoder(plain.chat, dataclasses.replace(plain.processor, max_multi_image_crops=1))
+    own = 1 + int(np.prod(Tiler(28, 7, (1, 1), 5).tiling((200, 300))))
+    assert len(encoder(tree_of([image, Image(image.path)])).vision.crops) == own + 2

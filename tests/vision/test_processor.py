@@ -194,6 +194,25 @@ def test_a_video_may_say_its_own_frame_rate_and_most_frames(tmp_path, media):
     assert media.numbers(vision.crops) == [0, 3, 6, 10, 11]
 
 
+def test_a_video_may_name_its_own_rule(tmp_path, media):
+    facts = VideoFacts("v", 64, 48, 0.0, 9.0, rate=10.0, cuts=(8.0,))
+    assert TINY.layout(Video("v", max_frames=3), facts).times == (0.0, 4.5, 9.0)
+    assert TINY.layout(Video("v", max_frames=3, sampling="scene"), facts).times == (2.0, 6.0, 8.5)
+    layout = TINY.layout(Video("v", max_frames=3, sampling="fps"), facts)
+    assert (layout.times, layout.step) == ((0.0, 0.5, 1.0), 0.5)
+    assert replace(TINY, sampling="fps").layout(Video("v", max_frames=3), facts) == layout
+
+
+def test_damage_is_refused_or_kept_as_the_processor_says():
+    facts = VideoFacts("v", 64, 48, 0.0, 9.0, damage="9.10 s: the file ends within a frame")
+    with pytest.raises(
+        MediaError, match=r"v, 9\.10 s: the file ends within a frame; copy .* vision\.damaged"
+    ):
+        TINY.layout(Video("v"), facts)
+    kept = replace(TINY, damaged="keep").layout(Video("v"), facts)
+    assert kept == TINY.layout(Video("v"), replace(facts, damage=None))
+
+
 @pytest.mark.parametrize("most", [1, 9])
 def test_an_image_may_say_its_own_most_crops(tmp_path, most):
     plain, _ = save_image(tmp_path, 400, 300)

@@ -1,4 +1,3 @@
-import math
 import struct
 from bisect import bisect_right
 from fractions import Fraction
@@ -8,83 +7,19 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hedgerow.content import Video
 from hedgerow.errors import MediaError
+from hedgerow.vision.container import VideoFile, open_video
 from hedgerow.vision.facts import VideoFacts, probe
 from hedgerow.vision.sampling import clip, frame_times
-from hedgerow.vision.video import VideoFile, decode_frames, open_video
+from hedgerow.vision.video import decode_frames
 
 MILLI = Fraction(1, 1000)
 CONSTANT = [100 * number for number in range(40)]
 NO_FRAME = struct.pack(">I", 40) + bytes([10]) + b"\xff" * 38 + b"\x80"  # H.264 end of sequence
 VARIABLE = list(np.cumsum([0, *np.random.default_rng(1).choice([1, 7, 40, 90, 250, 700], 39)]).tolist())
 OFFSET = [1234 + moment for moment in VARIABLE]
-
-
-# Sampled times
-
-
-def times_by_hand(duration, fps, most):
-    """The rule in exact numbers."""
-    if duration <= Fraction(most - 1) / fps:
-        grid = [step / fps for step in range(most) if step / fps < duration]
-        return [*grid, duration]
-    return [duration * step / max(most - 1, 1) for step in range(most)]
-
-
-@settings(deadline=None)
-@given(
-    duration=st.fractions(0, 100, max_denominator=30),
-    fps=st.sampled_from([Fraction(2), Fraction(1), Fraction(10), Fraction(1, 3), Fraction(30000, 1001)]),
-    most=st.integers(1, 130),
-)
-def test_times_follow_the_rule_in_exact_numbers(duration, fps, most):
-    found = frame_times(float(duration), fps=float(fps), max_frames=most)
-    expected = times_by_hand(duration, fps, most)
-    assert found == pytest.approx([float(time) for time in expected], abs=1e-9)
-    assert found[-1] == float(duration) or most == 1
-    assert all(before < after for before, after in pairwise(found))
-
-
-@pytest.mark.parametrize(
-    ("duration", "expected"),
-    [(0.0, [0.0]), (0.3, [0.0, 0.3]), (1.5, [0.0, 0.5, 1.0, 1.5]), (1.6, [0.0, 0.5, 1.0, 1.5, 1.6])],
-)
-def test_times_of_short_videos(duration, expected):
-    assert frame_times(duration) == expected
-
-
-def test_float_noise_doubles_no_frame():
-    for noisy in (1.5 + 4e-16, 1.5 - 4e-16, 15 * 0.1, 1.1 + 0.4):
-        assert frame_times(noisy) == [0.0, 0.5, 1.0, noisy]
-    assert frame_times(0.1 + 0.2, fps=10) == [0.0, 0.1, 0.2, 0.1 + 0.2]
-
-
-def test_at_most_so_many_frames_then_evenly_spread():
-    assert frame_times(63.5) == [step / 2 for step in range(128)]
-    assert frame_times(63.5 + 1e-9)[-2:] == [63.0, 63.5 + 1e-9]
-    longer = frame_times(63.6)
-    assert len(longer) == 128
-    assert longer == pytest.approx([63.6 * step / 127 for step in range(128)])
-    assert frame_times(10, max_frames=1) == [0.0]
-
-
-@pytest.mark.parametrize("bad", [{"duration": -1}, {"duration": math.nan}, {"duration": 1, "fps": 0}])
-def test_impossible_times_are_refused(bad):
-    with pytest.raises(ValueError, match="give 0 or more"):
-        frame_times(**bad)
-
-
-def test_a_clip_ends_at_the_last_frame_and_starts_before_it():
-    assert clip(Video("v.mp4"), 9.9) == (0.0, 9.9)
-    assert clip(Video("v.mp4", 2.0, 30.0), 9.9) == (2.0, 9.9)
-    assert clip(Video("v.mp4", 9.9001, 10.0), 9.9) == (9.9, 9.9)
-    for start, end in [(10.0, 12.0), (-1.0, 3.0), (None, -0.5)]:
-        with pytest.raises(MediaError, match=r"v\.mp4: the clip is .* its frames 0 to 9.9 s"):
-            clip(Video("v.mp4", start, end), 9.9)
 
 
 # Frames by time
@@ -109,10 +44,9 @@ def shown(pts, times, base=MILLI):
 @pytest.mark.parametrize("pts", [CONSTANT, VARIABLE, OFFSET], ids=["constant", "variable", "offset"])
 def test_the_frame_shown_at_a_time_is_the_last_that_has_started(tmp_path, media, pts, gop):
     path = media.write_video(tmp_path / "v.mp4", pts, gop=gop)
-    facts = probe(Video(path))
-    assert facts == VideoFacts(
-        path, 64, 48, pytest.approx(pts[0] / 1000), pytest.approx((pts[-1] - pts[0]) / 1000)
-    )
+    facts, duration = probe(Video(path)), (pts[-1] - pts[0]) / 1000
+    start, rate = pytest.approx(pts[0] / 1000), pytest.approx((len(pts) - 1) / duration)
+    assert facts == VideoFacts(path, 64, 48, start, pytest.approx(duration), rate)
     times = moments(pts)
     assert media.numbers(decode_frames(Video(path), times, size=(48, 64))) == shown(pts, times)
 
@@ -299,10 +233,8 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
         np.random.default_rng(number).integers(0, 256, (48, 64, 3)).astype(np.uint8) for number in range(20)
     ]
     late = media.write_video(tmp_path / "late.mp4", CONSTANT[:20], pictures=noise)
-    early = media.write_video(tmp_path / "early.mp4", CONSTANT[:20], pictures=noise, movflags="faststart")
-    for name, source in (("cut.mp4", late), ("part.mp4", early)):
-        data = Path(source).read_bytes()
-        (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    data = Path(late).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
     (tmp_path / "text.mp4").write_text("no video\n" * 40)
     (tmp_path / "notes.txt").write_text("no video\n" * 400)
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -314,7 +246,6 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
         ("none.mp4", "no such file"),
         ("", "no such file"),
         ("cut.mp4", "cut off"),
-        ("part.mp4", "ends within a frame"),
         ("text.mp4", "no video"),
         ("notes.txt", "no video stream"),
         ("empty.mp4", "no video"),
@@ -415,15 +346,16 @@ def test_a_frame_that_the_decoder_had_to_guess_is_an_error(tmp_path, media):
     path.write_bytes(data)
     assert decode_frames(Video(str(path)), [0.0, 1.1], size=(8, 8)).shape == (2, 8, 8, 3)
     with pytest.raises(MediaError, match=r"v\.mp4, 1\.30 s: the frame is damaged"):
-        decode_frames(Video(str(path)), [0.0, 1.5], size=(8, 8))
+        decode_frames(Video(str(path)), [0.0, 1.3], size=(8, 8))
 
 
-def test_times_that_go_backwards_are_an_error(tmp_path, media):
-    path = media.write_video(tmp_path / "v.avi", list(range(20)), base=Fraction(1, 10))
+@pytest.mark.parametrize("times", [[0.3], [0.0, 2.2, 5.0], [4.6], [0.6, 3.0], [3.2, 3.6, 4.1]])
+def test_times_that_go_backwards_are_an_error(tmp_path, media, times):
+    path = media.write_video(tmp_path / "v.avi", list(range(60)), base=Fraction(1, 10), gop=5)
     with pytest.raises(
         MediaError, match=r"v\.avi, .* s: its times go backwards; copy or encode the video again"
     ):
-        decode_frames(Video(path), [0.3], size=(48, 64))
+        decode_frames(Video(path), times, size=(48, 64))
 
 
 def test_a_packet_that_repeats_the_picture_is_no_missing_frame(tmp_path, media):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hedgerow.content import Media, Video
 from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
 
 Known = tuple[list[int], Facts]  # size and time of the file when it was looked at, and what it was
-_KINDS: dict[str, Callable[..., Facts]] = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
+_KINDS: dict[str, type[Any]] = {"ImageFacts": ImageFacts, "VideoFacts": VideoFacts}
 
 
 class MediaFacts:
@@ -75,5 +75,9 @@ def _read_facts(cache: Path) -> dict[str, Known]:
 
 
 def _restored(kind: str, values: dict[str, Any]) -> Facts:
+    made = _KINDS[kind]
+    if values.keys() != {field.name for field in dataclasses.fields(made)}:
+        raise ValueError(f"{kind} of another version: {sorted(values)}")
     # JSON has no tuples.
-    return _KINDS[kind](**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    facts: Facts = made(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    return facts

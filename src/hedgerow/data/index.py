@@ -12,7 +12,8 @@ from hedgerow.data.measure import Maker, Progress, Surveys, measure
 from hedgerow.data.mixture import DataSet, Drawn, Mixture, Rates, mixture
 from hedgerow.data.oversize import shortened
 from hedgerow.data.references import References
-from hedgerow.data.shares import MixtureReport, report
+from hedgerow.data.seen import seen
+from hedgerow.data.shares import MixtureReport, counted, report
 from hedgerow.data.transforms import Transforms
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError
@@ -32,6 +33,28 @@ class Epoch:
     drawn: Drawn
     surveys: Surveys
     dropped: tuple[Dropped, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Losses:
+    """What sampling costs a data set.
+
+    Of its `points` with a time, so many as are `lost` stand on no sampled frame or in one of the `branches`
+    that are left out for it.
+    """
+
+    name: str
+    points: int
+    lost: int
+    branches: int
+
+    def __str__(self) -> str:
+        share = f"{self.lost:,} of {counted(self.points, 'point')} ({100 * self.lost / self.points:.3g} %)"
+        left = f"{counted(self.branches, 'branch')} left out; " if self.branches else ""
+        return (
+            f"{self.name}: {share} fall between sampled frames and are not taught; {left}"
+            "raise vision.fps or vision.max_frames, or show shorter clips"
+        )
 
 
 class Examples:
@@ -102,13 +125,15 @@ class Examples:
         return self.epoch(epoch).surveys.tasks
 
     def tree(self, epoch: int, number: int) -> MessageTree:
-        """Read one tree, transformed and shortened as it is in this epoch.
+        """Read one tree, transformed, and without the branches that are left out in this epoch.
 
         Raises:
             DataError: its file has changed.
         """
         known = self.epoch(epoch)
         tree = self._maker.tree(self._line(epoch, number), int(known.drawn.turns[number]))
+        if known.surveys.left[number]:
+            tree = seen(tree, self.encoder).tree
         if known.surveys.cut[number] and self._maker.budget is not None:
             return shortened(tree, self.encoder, self._maker.budget)
         return tree
@@ -148,6 +173,21 @@ class Examples:
         epoch = self.epoch(0)  # what is left out or shortened is known once it is transformed
         draws = np.bincount(files[self.mixture.draw(0).examples], minlength=len(self.sets))
         return report(self.sets, self.mixture, files[epoch.drawn.examples], epoch.surveys, draws=draws)
+
+    def losses(self) -> tuple[Losses, ...]:
+        """Return what each data set that loses points loses; with transforms, in the first epoch."""
+        surveys, owner = self.surveys, self.lines.files
+        if self._maker.transforms:  # frame rates may differ from pass to pass
+            epoch = self.epoch(0)
+            surveys, owner = epoch.surveys, owner[epoch.drawn.examples]
+        columns = (surveys.points, surveys.lost, surveys.left)
+        totals = [np.bincount(owner, column, minlength=len(self.sets)) for column in columns]
+        names = [one.path.name for one in self.sets]
+        found = [
+            Losses(name if names.count(name) == 1 else str(one.path), *map(int, counts))
+            for name, one, *counts in zip(names, self.sets, *totals, strict=True)
+        ]
+        return tuple(one for one in found if one.lost)
 
     @classmethod
     def read(

@@ -13,6 +13,7 @@ import numpy as np
 from hedgerow.data.facts import Known, MediaFacts
 from hedgerow.data.lines import Dropped, Line, Lines, located
 from hedgerow.data.oversize import Oversize, check_fits, shortened
+from hedgerow.data.seen import seen
 from hedgerow.data.transforms import Transforms
 from hedgerow.encode import Encoder, Survey
 from hedgerow.errors import BudgetError, DataError
@@ -54,24 +55,44 @@ class Maker:
         return self.transforms(tree, seed=self.seed, turn=turn) if self.transforms else tree
 
     def survey(self, line: Line, turn: int) -> tuple[Survey, int]:
-        """Measure a tree as it is used in a pass, and say how many of its branches are left out.
+        """Measure a tree as it is used in a pass, and say how many of its branches its size leaves out.
+
+        Points are counted before it is shortened, those of branches that cannot be taught among them.
 
         Raises:
             DataError: it cannot be used; the message names the line.
         """
         with located(str(line)):
-            tree = self.tree(line, turn)
-            survey = self.encoder.survey(tree)
+            tree, survey = _taught(self.tree(line, turn), self.encoder)
             if self.budget is None or self.budget.fits(survey.cost):
                 return survey, 0
             if self.oversize != "shorten":
                 check_fits(tree, survey.cost, self.budget, oversize=self.oversize)
             short = shortened(tree, self.encoder, self.budget)
-            return self.encoder.survey(short), len(tree.branches) - len(short.branches)
+            small = self.encoder.survey(short)
+            left = dataclasses.replace(survey, cost=small.cost, tasks=small.tasks, weight=small.weight)
+            return left, len(tree.branches) - len(short.branches)
 
     def forgives(self, error: DataError) -> bool:
         """Whether the example of an error is left out instead of stopping the run."""
         return self.oversize != "raise" if isinstance(error, BudgetError) else self.on_bad == "skip"
+
+
+def _taught(tree: MessageTree, encoder: Encoder) -> tuple[MessageTree, Survey]:
+    """Return a tree without the branches that cannot be taught, and what is known of it.
+
+    Raises:
+        DataError: it cannot be encoded without them either.
+    """
+    try:
+        return tree, encoder.survey(tree)
+    except DataError:
+        # Looking for such branches first would sample the frames of every tree twice.
+        found = seen(tree, encoder)
+        if not found.branches:
+            raise
+    survey = encoder.survey(found.tree)
+    return found.tree, dataclasses.replace(survey, points=found.points, lost=found.lost, left=found.branches)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,13 +100,17 @@ class Surveys:
     """What is known of n examples.
 
     `costs` of each, `tasks` its samples by task, `weight` float64 [n] its loss weight, `cut` int64 [n] how
-    many of its branches are left out.
+    many of its branches its size leaves out. `points` int64 [n] have a time, `lost` of them stand on no
+    sampled frame, and `left` branches are left out because all points of an answer do.
     """
 
     costs: Costs
     tasks: Costs
     weight: Array
     cut: Array
+    points: Array
+    lost: Array
+    left: Array
 
     @classmethod
     def of(cls, surveys: Listing[Survey], cut: Listing[int]) -> "Surveys":
@@ -96,6 +121,9 @@ class Surveys:
             tasks=Costs.of(tasks),
             weight=np.array([survey.weight for survey in surveys], np.float64),
             cut=np.array(cut, np.int64),
+            points=np.array([survey.points for survey in surveys], np.int64),
+            lost=np.array([survey.lost for survey in surveys], np.int64),
+            left=np.array([survey.left for survey in surveys], np.int64),
         )
 
     @classmethod
@@ -104,17 +132,19 @@ class Surveys:
         return cls(
             costs=_stacked([table.costs for table in tables]),
             tasks=_stacked([table.tasks for table in tables]),
-            weight=np.concatenate([table.weight for table in tables]),
-            cut=np.concatenate([table.cut for table in tables]),
+            **{name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS},
         )
 
     def take(self, places: Array) -> "Surveys":
         """Return what is known of these examples, in this order."""
-        costs, tasks = self.costs.take(places), self.tasks.take(places)
-        return Surveys(costs, tasks, self.weight[places], self.cut[places])
+        columns = {name: getattr(self, name)[places] for name in _COLUMNS}
+        return Surveys(self.costs.take(places), self.tasks.take(places), **columns)
 
     def __len__(self) -> int:
         return len(self.weight)
+
+
+_COLUMNS = ("weight", "cut", "points", "lost", "left")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

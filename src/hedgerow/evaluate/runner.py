@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 
 from hedgerow.content import Image, Points, Text, Tracks, Video
+from hedgerow.data.seen import seen
 from hedgerow.encode import Encoder, written
 from hedgerow.evaluate import metrics
 from hedgerow.grounding.codec import format_points, parse
@@ -87,9 +88,15 @@ class Figure:
 
 
 def questions(trees: Iterable[MessageTree], encoder: Encoder) -> list[Question]:
-    """Return every node that ends with an answer, as a question."""
+    """Return every node that ends with an answer, as a question.
+
+    Branches whose points stand on no sampled frame have no true answer and are left out.
+
+    Raises:
+        DataError: the points of a root do, or a tree cannot be encoded.
+    """
     found = []
-    for tree in trees:
+    for tree in (seen(tree, encoder).tree for tree in trees):
         for node in tree.nodes():
             if node.messages[-1].role != "assistant":
                 continue

@@ -5,49 +5,50 @@
 HEAD is seconds with one decimal, or the number of an image from 1; ID counts from 1; X and Y are
 thousandths of width and height in three digits (1000 has four). In a label `<` is written `&lt;`, and `&`
 is written `&amp;` where it would otherwise read as one of the two: any label comes back, and common ones
-look as they are.
+look as they are. What other models write is read too, see `legacy.py` and `qwen.py`.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from hedgerow.content import Point, Points, Tracks
+from hedgerow.content import Frame, Point, Points, Tracks
 from hedgerow.errors import DataError
-from hedgerow.grounding import points, tracks
+from hedgerow.grounding import legacy, points, qwen, tracks
+from hedgerow.grounding.reader import WORD, Found, Problem, Reader, storable, triple
 
 NO_POINTS = "There are none."
 NO_TRACKS = "No tracks available."
 
 _Kind = Literal["points", "tracks"]
-_KINDS: dict[str, _Kind] = {"<points": "points", "<tracks": "tracks"}
-_START = re.compile(rf"<(?:points|tracks)(?=[\s/>]|\Z)|{re.escape(NO_POINTS)}|{re.escape(NO_TRACKS)}")
+_START = re.compile(rf"<(?P<tag>points?|tracks)(?=[\s/>]|\Z)|{re.escape(NO_POINTS)}|{re.escape(NO_TRACKS)}")
 _ATTRIBUTE = re.compile(r'\s*(?P<name>[a-z_]+)="')
 _VALUE = {"coords": re.compile(r'[^"<>]*')}
 _OTHER_VALUE = re.compile(r'[^"]*')
 _QUOTE = re.compile(r'"')
 _TAG_END = re.compile(r"\s*(?P<empty>/?)>")
 _STRAY = re.compile(r'\s*[^\s<>]+?(?=coords="|[\s<>]|/>|\Z)')
-_CLOSE = re.compile(r"</(?P<kind>points|tracks)>|(?=<(?:points|tracks)[\s/>])")
-_UNCLOSED_LABEL = re.compile(r"[^<]*")
 _GROUP = re.compile(r"[^\t:;,]+")  # html-v1 parts groups by a tab; public parsers take these four
-_WORD = re.compile(r"\S+")
 # Bounded, for a number too long to convert would raise.
 _HEAD = re.compile(r"[0-9]{1,9}(?P<decimals>\.[0-9]{1,9})?")
-_ID = re.compile(r"[1-9][0-9]{0,8}")
-_COORDINATE = re.compile(r"[0-9]{3,4}")
+_POINT = triple(r"[0-9]{3,4}")
+_UNPADDED_POINT = triple(r"[0-9]{1,4}", unless=r"[0-9]{3,4}")
 _ENTITY = re.compile(r"&(amp|lt);")
 
 
 class Parsed(NamedTuple):
     """What a text holds.
 
-    `parts` are its points and tracks in order, in fractions; a sentence that says there are none is a part
-    without points. `problems` tell what was wrong and where. `rest` is the text outside the tags.
+    `parts` are its points and tracks in order, in fractions (of JSON in pixels: in pixels); a sentence that
+    says there are none is a part without points. `problems` tell what was wrong and where. `rest` is the text
+    outside the `spans`, which say the parts. `places` has, for each part, where each of its points begins.
     """
 
     parts: tuple[Points | Tracks, ...]
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
     rest: str
+    spans: tuple[tuple[int, int], ...]
+    places: tuple[tuple[int, ...], ...]
 
 
 def format_points(part: Points) -> str:
@@ -70,36 +71,35 @@ def format_tracks(part: Tracks) -> str:
     return _write(part) if part.points else NO_TRACKS
 
 
-def parse(text: str, *, strict: bool = False) -> Parsed:
+def parse(text: str, *, strict: bool = False, frame: Frame | None = None) -> Parsed:
     """Read the points and tracks of a text, whatever stands around them.
 
     Any string is read; what cannot be is left out and named in `problems`. A truncated text keeps every
     complete point, a damaged one what can still be told apart. Groups may also be parted by a tab, a
-    comma or a colon; tags may close themselves or carry `alt`, the label of a tag that has none.
+    comma or a colon; tags may close themselves or carry `alt`, the label of a tag that has none. Coordinates
+    with too few digits are read and noted. Each tag is read as what it holds: `coords`, or an older form.
+    JSON is read only from a text without such a tag.
 
     Args:
         text: what a model or a person wrote.
         strict: refuse a text with a problem.
+        frame: unit of numbers whose form does not fix it: JSON (None: not read), and coordinates that
+            are attributes (None: percent). `coords` are always thousandths.
 
     Raises:
         DataError: strict, and there is a problem; the message names the position and what was expected there.
     """
-    reader = _Reader(text)
-    parts: list[Points | Tracks] = []
-    rest, seen = [], 0
-    while start := _START.search(text, reader.at):
-        reader.at = start.end()
-        kind: _Kind | None = _KINDS.get(start[0])
-        if kind is None:
-            parts.append(Points("") if start[0] == NO_POINTS else Tracks(""))
-            continue
-        rest.append(text[seen : start.start()])
-        part = _read_tag(reader, kind)
-        parts.extend([] if part is None else [part])
-        seen = reader.at
+    reader = Reader(text)
+    found = list(_read_tags(reader, frame))
+    if not any(item.spans for item in found):
+        found += qwen.read(reader, frame)
     if strict and reader.problems:
         raise DataError(f"{reader.problems[0]}; write what hedgerow.grounding.format_points writes")
-    return Parsed(tuple(parts), tuple(reader.problems), "".join([*rest, text[seen:]]))
+    spans = tuple(sorted(span for item in found for span in item.spans))
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    rest = "".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
+    parts, _, places = zip(*found, strict=True) if found else ((), (), ())
+    return Parsed(parts, tuple(reader.problems), rest, spans, places)
 
 
 def _write(part: Points | Tracks) -> str:
@@ -119,41 +119,33 @@ def _unescape(label: str) -> str:
     return _ENTITY.sub(lambda entity: "&" if entity[1] == "amp" else "<", label)
 
 
-class _Reader:
-    """A place in a text, and what was wrong before it."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-        self.problems: list[str] = []
-
-    def take(self, token: re.Pattern[str]) -> re.Match[str] | None:
-        """Step over the token if it comes next."""
-        found = token.match(self.text, self.at)
-        self.at = found.end() if found else self.at
-        return found
-
-    def note(self, at: int, expected: str) -> None:
-        """Note that something else than the expected stands there."""
-        found = repr(self.text[at : at + 16]) if at < len(self.text) else "the end"
-        self.problems.append(f"character {at}: expected {expected}, found {found}")
+def _read_tags(reader: Reader, frame: Frame | None) -> Iterator[Found]:
+    while start := _START.search(reader.text, reader.at):
+        reader.at = start.end()
+        tag = start["tag"]
+        if tag is None:
+            yield Found(Points("") if start[0] == NO_POINTS else Tracks(""), (), ())
+        elif (found := _read_tag(reader, tag, start.start(), frame)) is not None:
+            yield found
 
 
-def _read_tag(reader: _Reader, kind: _Kind) -> Points | Tracks | None:
-    start = reader.at
+def _read_tag(reader: Reader, tag: str, start: int, frame: Frame | None) -> Found | None:
+    at, before = reader.at, len(reader.problems)
     values, has_label = _read_attributes(reader)
-    if "coords" not in values:
-        reader.note(start, f'coords="..." in <{kind}>')
-        reader.at = start
-        return None
-    label = _read_label(reader, kind) if has_label else reader.text[slice(*values.get("alt", (0, 0)))]
-    found = _read_groups(reader, kind, values["coords"])
-    # A lone surrogate is no character: a label with one could not be stored.
-    label = _unescape(label).encode("utf-8", "replace").decode("utf-8")
-    return Points(label, found) if kind == "points" else Tracks(label, found)
+    if "coords" in values:
+        label = reader.label(tag) if has_label else reader.text[slice(*values.get("alt", (0, 0)))]
+        end = reader.at
+        part, places = _read_coords(reader, tag, values["coords"], storable(_unescape(label)))
+        return Found(part, ((start, end),), places)
+    del reader.problems[before:]  # they were looked for in another form
+    reader.at = at
+    found = None if tag == "tracks" else legacy.read(reader, tag, start, frame)
+    if found is None:
+        reader.note(at, f'coords="..." in <{tag}>')
+    return found
 
 
-def _read_attributes(reader: _Reader) -> tuple[dict[str, tuple[int, int]], bool]:
+def _read_attributes(reader: Reader) -> tuple[dict[str, tuple[int, int]], bool]:
     """Return the span of each attribute's value, and whether a label follows."""
     values: dict[str, tuple[int, int]] = {}
     strayed = False
@@ -176,76 +168,90 @@ def _read_attributes(reader: _Reader) -> tuple[dict[str, tuple[int, int]], bool]
             return values, False
 
 
-def _read_label(reader: _Reader, kind: _Kind) -> str:
-    start = reader.at
-    close = _CLOSE.search(reader.text, start)
-    if close is None or not close[0]:
-        label = reader.take(_UNCLOSED_LABEL)
-        reader.note(reader.at, f"</{kind}>")
-        return label[0] if label else ""
-    if close["kind"] != kind:
-        reader.note(close.start(), f"</{kind}>")
-    reader.at = close.end()
-    return reader.text[start : close.start()]
+def _read_coords(
+    reader: Reader, tag: str, span: tuple[int, int], label: str
+) -> tuple[Points | Tracks, tuple[int, ...]]:
+    """Return the part, and where each of its points begins."""
+    kind: _Kind = "tracks" if tag == "tracks" else "points"
+    found = list(_read_groups(reader, kind, span))
+    if kind == "tracks":
+        found = _each_once(reader, found)
+    else:
+        _check_points(reader, found)
+    inside = tuple(point for _, point in found)
+    part = Points(label, inside) if kind == "points" else Tracks(label, inside)
+    return part, tuple(at for at, _ in found)
 
 
-def _read_groups(reader: _Reader, kind: _Kind, span: tuple[int, int]) -> tuple[Point, ...]:
-    found: list[Point] = []
-    seen: set[tuple[float | None, int | None]] = set()
-    groups = [
-        list(_WORD.finditer(reader.text, *group.span())) for group in _GROUP.finditer(reader.text, *span)
-    ]
-    groups = [words for words in groups if words]
-    if not groups:
-        reader.note(span[0], "a time or the number of an image")
-    for head, *words in groups:
+def _read_groups(reader: Reader, kind: _Kind, span: tuple[int, int]) -> Iterator[tuple[int, Point]]:
+    empty = True
+    for group in _GROUP.finditer(reader.text, *span):
+        head = WORD.match(reader.text, *group.span())
+        if head is None:
+            continue
+        empty = False
         place = _read_head(reader, kind, head)
         if place is None:
             continue
-        if not words:
+        if WORD.match(reader.text, head.end(), group.end()) is None:
             reader.note(head.end(), "an id, x and y")
-        for at, point in _read_points(reader, words, *place):
-            if kind == "tracks" and (point.time, point.id) in seen:
-                reader.note(at, f"object {point.id} once at {point.time} s")
-                continue
-            seen.add((point.time, point.id))
-            found.append(point)
-    return tuple(found)
+        yield from _read_points(reader, head.end(), group.end(), *place)
+    if empty:
+        reader.note(span[0], "a time or the number of an image")
 
 
-def _read_head(reader: _Reader, kind: _Kind, word: re.Match[str]) -> tuple[float | None, int | None] | None:
+def _each_once(reader: Reader, found: list[tuple[int, Point]]) -> list[tuple[int, Point]]:
+    """Return the first point of each object at each time; note what comes twice or too late."""
+    kept: dict[tuple[float, int], tuple[int, Point]] = {}
+    before = (0.0, 0)
+    for at, point in found:
+        key = (point.time or 0.0, point.id or 0)
+        if key in kept:
+            reader.note(at, f"object {point.id} once at {point.time} s", "duplicate_id")
+            continue
+        if key < before:
+            reader.note(at, "points by time, then id", "bad_order")
+        kept[key] = (at, point)
+        before = key
+    return list(kept.values())
+
+
+def _check_points(reader: Reader, found: list[tuple[int, Point]]) -> None:
+    """Note ids that come twice, and points that come too late."""
+    seen: set[int] = set()
+    before, last = (0.0, 0.0, 0.0, 0.0), 0
+    for at, point in found:
+        key, name = points.reading_order(point), point.id or 0
+        if name in seen:
+            reader.note(at, f"id {name} once", "duplicate_id")
+        elif key < before or name < last:
+            reader.note(at, "points by time or image, then x, then y, their ids upward", "bad_order")
+        seen.add(name)
+        before, last = key, name
+
+
+def _read_head(reader: Reader, kind: _Kind, word: re.Match[str]) -> tuple[float | None, int | None] | None:
     """Return (time, None) or (None, image)."""
-    head = _HEAD.fullmatch(word[0])
+    head = _HEAD.fullmatch(word[1])
     if head is None or (kind == "points" and not head["decimals"] and int(head[0]) < 1):
-        reader.note(word.start(), "a time or the number of an image")
+        reader.note(word.start(1), "a time or the number of an image")
         return None
     if kind == "points" and not head["decimals"]:
         return None, int(head[0])
     if len(head["decimals"] or "") != len(".0"):
-        reader.note(word.start(), "seconds with one decimal")
+        reader.note(word.start(1), "seconds with one decimal")
     return float(head[0]), None
 
 
 def _read_points(
-    reader: _Reader, words: list[re.Match[str]], time: float | None, image: int | None
-) -> list[tuple[int, Point]]:
-    """Return the points of a group, each with where it stands in the text."""
-    found, at = [], 0
-    while at < len(words):
-        good = next((n for n in range(at, len(words)) if _is_point(words[n : n + 3])), len(words))
-        if good > at:
-            reader.note(words[at].start(), "an id, then x and y in three digits")
-        if good == len(words):
-            break
-        name, x, y = (int(word[0]) for word in words[good : good + 3])
-        if max(x, y) > 1000:
-            reader.note(words[good + 1].start(), "x and y up to 1000")
-        else:
-            found.append((words[good].start(), Point(x / 1000, y / 1000, id=name, time=time, image=image)))
-        at = good + 3
-    return found
-
-
-def _is_point(words: list[re.Match[str]]) -> bool:
-    forms = (_ID, _COORDINATE, _COORDINATE)
-    return len(words) == 3 and all(form.fullmatch(word[0]) for form, word in zip(forms, words, strict=True))
+    reader: Reader, start: int, end: int, time: float | None, image: int | None
+) -> Iterator[tuple[int, Point]]:
+    """Yield the points of a group, each with where it begins."""
+    expected = "an id, then x and y in three digits"
+    for found in reader.triples(start, end, _POINT, expected, loose=_UNPADDED_POINT):
+        name, x, y = found.groups()
+        if len(x) < 3 or len(y) < 3:
+            reader.note(found.start(2), "x and y in three digits", "unpadded")
+        place = reader.place(found.start(2), int(x), int(y), "thousandths")
+        if place is not None:
+            yield found.start(1), Point(*place, id=int(name), time=time, image=image)

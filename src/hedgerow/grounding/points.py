@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import TypeVar, cast
 
-from hedgerow.content import Box, Point, Points, Tracks
+from hedgerow.content import Box, Frame, Point, Points, Tracks
 from hedgerow.errors import DataError
 
 Size = tuple[int, int]
 G = TypeVar("G", bound=Points | Tracks)
 
-_UNITS = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}
+# The most that x and y may be; of pixels, it is the size of the image.
+UNITS: dict[Frame, float] = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}
 
 
 def to_fractions(part: G, *, size: Size | Sequence[Size] | None = None) -> G:
@@ -54,7 +55,7 @@ def canonical(part: Points) -> Points:
                 f"points '{part.label}': id {name} stands {count} times; points hold each instance once, "
                 "keep one of them or give tracks"
             )
-    ordered = sorted((rounded(part, point) for point in part.points), key=_reading_order)
+    ordered = sorted((rounded(part, point) for point in part.points), key=reading_order)
     points = tuple(dataclasses.replace(point, id=number) for number, point in enumerate(ordered, 1))
     return dataclasses.replace(part, points=points)
 
@@ -70,6 +71,11 @@ def rounded(part: Points | Tracks, point: Point) -> Point:
     image = (point.image or 1) if time is None else None
     x, y = thousandths(point.x) / 1000, thousandths(point.y) / 1000
     return dataclasses.replace(point, x=x, y=y, time=time, image=image)
+
+
+def reading_order(point: Point) -> tuple[float, float, float, float]:
+    """Return by what points are sorted in a text: image, time, x, y."""
+    return (point.image or 0, point.time or 0.0, point.x, point.y)
 
 
 def check_place(part: Points | Tracks, point: Point) -> None:
@@ -124,7 +130,7 @@ def _to_fraction(part: Points | Tracks, number: int, size: Size | Sequence[Size]
     point = part.points[number]
     where = f"{part.type} '{part.label}': point {number + 1} of {len(part.points)}"
     if part.frame != "pixels":
-        width = height = _UNITS[part.frame]
+        width = height = UNITS[part.frame]
     elif not size:
         raise DataError(
             f"{where} is in pixels of an unknown size; pass size=(width, height) or give fractions"
@@ -145,7 +151,3 @@ def _box_to_fraction(where: str, box: Box, width: float, height: float) -> Box:
     if x0 > x1 or y0 > y1:
         raise DataError(f"{where} has the box {box}; give its corners as (left, top, right, bottom)")
     return (x0 / width, y0 / height, x1 / width, y1 / height)
-
-
-def _reading_order(point: Point) -> tuple[float, float, float, float]:
-    return (point.image or 0, point.time or 0.0, point.x, point.y)

@@ -76,6 +76,7 @@ def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
             _anchor(source, "path", folder)
         _anchor(data, "evaluate", folder)
         _anchor(data, "references", folder)
+        _anchor(data.get("frames"), "folder", folder)
     if isinstance(model, dict):
         _anchor(model, "checkpoint", folder)
         if model.get("tokenizer") != "tiny":

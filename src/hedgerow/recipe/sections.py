@@ -36,6 +36,16 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str | Path) else value
 
 
+class Frames(Section):
+    """A `folder` that keeps the pixels of videos from one epoch, and one run, to the next.
+
+    Of its files those used least recently are removed, so that they take `gigabytes` (10^9 bytes) at most.
+    """
+
+    folder: Path
+    gigabytes: PositiveFloat = 20.0
+
+
 class Data(Section):
     """What is trained on and evaluated on, how it is mixed and varied, and what becomes of bad examples.
 
@@ -43,7 +53,8 @@ class Data(Section):
     many as there are examples, without `epoch`); otherwise it is every example. `transforms` are done to what
     is trained on alone. `on_bad` says whether an example that cannot be read or encoded stops the run or is
     left out. `workers` processes measure the data, by default one for each core. `references` is a file of
-    log-probabilities under a reference model, which `hedgerow data reference` writes.
+    log-probabilities under a reference model, which `hedgerow data reference` writes. `frames` keeps the
+    pixels of videos on disk, so that they are decoded once.
     """
 
     train: tuple[DataSet, ...] = Field(min_length=1)
@@ -54,6 +65,7 @@ class Data(Section):
     on_bad: OnBad = "raise"
     workers: PositiveInt | None = None
     references: Path | None = None
+    frames: Frames | None = None
 
     @model_validator(mode="after")
     def _references_stay_true(self) -> "Data":

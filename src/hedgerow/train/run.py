@@ -126,6 +126,8 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
     mixture, left_out = examples.report(), (*examples.dropped, *examples.epoch(0).dropped)
     if first and (len(recipe.data.train) > 1 or mixture.cuts):
         print(mixture, file=sys.stderr, flush=True)
+    for lost in examples.losses() if first else ():
+        print(lost, file=sys.stderr, flush=True)
     model = build_model(recipe)
     model.context = context
     if recipe.model.spec is not None:  # trained weights have found their scale

@@ -1,6 +1,7 @@
 """Images and videos: facts, sampled times, frames, crops; processors make tokens and pixels of them."""
 
 from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
+from hedgerow.vision.image import as_image
 from hedgerow.vision.processor import PATCH, Marks, MediaLayout, Molmo2Processor, VisionProcessor
 from hedgerow.vision.sampling import frame_times
 from hedgerow.vision.video import decode_frames
@@ -14,6 +15,7 @@ __all__ = [
     "Molmo2Processor",
     "VideoFacts",
     "VisionProcessor",
+    "as_image",
     "decode_frames",
     "frame_times",
     "probe",

@@ -1,10 +1,17 @@
 """What a media file is, without its pixels: the facts from which costs and layouts follow."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from hedgerow.content import Image, Media
+from hedgerow.vision.container import PyAVSource
 from hedgerow.vision.image import image_size
-from hedgerow.vision.video import open_video, upright_size
+from hedgerow.vision.scenes import find_cuts
+from hedgerow.vision.source import VideoFacts, VideoSource
+
+__all__ = ["Facts", "ImageFacts", "VideoFacts", "probe"]
+
+_PYAV = PyAVSource()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,47 +23,27 @@ class ImageFacts:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFacts:
-    """A whole video file, whatever clip of it is used.
-
-    Attributes:
-        path: of the file.
-        width: in pixels, seen upright.
-        height: likewise.
-        start: presentation time of the first frame in seconds.
-        duration: seconds from the first frame to the last.
-        rate: frames a second on average; 0 where that is unknown.
-        cuts: seconds from the first frame to the first of each further scene; None where nobody looked.
-        damage: what is wrong with the file, if it is damaged and not all of it can be seen.
-    """
-
-    path: str
-    width: int
-    height: int
-    start: float
-    duration: float
-    rate: float = 0.0
-    cuts: tuple[float, ...] | None = None
-    damage: str | None = None
-
-
 Facts = ImageFacts | VideoFacts
 
 
-def probe(media: Media) -> Facts:
+def probe(media: Media, *, source: VideoSource = _PYAV) -> Facts:
     """Look a media file up.
 
-    Of an image the header is read. Of a video all packets are read and the first frame is decoded (it alone
-    carries the rotation); headers are not trusted for times.
+    Of an image the header is read. Of a video all packets are read and the first frame is decoded; headers
+    are not trusted for times. Where frames are spread over scenes, all of it is decoded to find them.
+
+    Args:
+        media: the file, and by its `sampling` whether its scenes are needed.
+        source: what reads videos.
 
     Raises:
-        MediaError: the file is missing, is not what it should be, is cut off, or has no frame.
+        MediaError: the file is missing, is not what it should be, or has no frame. A video that is damaged
+            farther on is none: see `VideoFacts.damage`.
     """
     if isinstance(media, Image):
         width, height = image_size(media)
         return ImageFacts(media.name, width, height)
-    with open_video(media.path) as file:
-        width, height = upright_size(file.first)
-        start = file.origin * file.tick
-        return VideoFacts(media.path, width, height, start=start, duration=file.seconds(file.last()))
+    facts = source.facts(media.path)
+    if media.sampling != "scene":
+        return facts
+    return dataclasses.replace(facts, cuts=find_cuts(media.path, source=source))

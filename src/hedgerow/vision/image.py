@@ -1,13 +1,8 @@
 """Images: read upright, resized, cut into overlapping crops as in Molmo2's public code (arXiv 2601.10611)."""
 
 import io
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import PIL.Image
@@ -15,56 +10,78 @@ import PIL.Image
 from hedgerow.content import Image
 from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
+from hedgerow.vision.picture import Picture, decoded, opened, orientation
 from hedgerow.vision.pooling import stitch
+from hedgerow.vision.resize import Resize, Rows, area, bilinear
 
-Resize = Literal["bilinear", "area"]
+__all__ = ["Resize", "Tiler", "as_image", "image_size", "load_image", "resized"]
 
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-    3: PIL.Image.Transpose.ROTATE_180,
-    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-    5: PIL.Image.Transpose.TRANSPOSE,
-    6: PIL.Image.Transpose.ROTATE_270,
-    7: PIL.Image.Transpose.TRANSVERSE,
-    8: PIL.Image.Transpose.ROTATE_90,
-}
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError)
+
+def as_image(source: str | Path | bytes | PIL.Image.Image | Array) -> Image:
+    """Make an image of a tree from what is at hand.
+
+    Args:
+        source: the path of a file; the bytes of one; an array uint8 [H, W] (grey), [H, W, 3] (RGB) or
+            [H, W, 4] (RGBA); or a Pillow image. Of the last two a PNG file is kept, which loses nothing of
+            an array; a Pillow image is kept as `load_image` would show it.
+
+    Raises:
+        MediaError: an array or a Pillow image of another kind.
+        TypeError: anything else.
+    """
+    if isinstance(source, str | Path):
+        return Image(path=str(source))
+    if isinstance(source, bytes):
+        return Image(data=source)
+    if isinstance(source, PIL.Image.Image):
+        source = np.asarray(decoded(source, "the Pillow image"))
+    elif not isinstance(source, np.ndarray):
+        kind = type(source).__name__
+        raise TypeError(f"an image from {kind}; give a path, bytes, a NumPy array or a Pillow image")
+    if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,), (4,)):
+        raise MediaError(
+            f"an image from an array {source.dtype} {list(source.shape)}; "
+            "give uint8 [H, W], [H, W, 3] or [H, W, 4]"
+        )
+    if not source.size:
+        raise MediaError(f"an image from an array {list(source.shape)} without a pixel; leave it out")
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(source)).save(file, "PNG", compress_level=1)
+    return Image(data=file.getvalue())
 
 
 def image_size(image: Image) -> tuple[int, int]:
     """Return (width, height) of an image seen upright, from its header alone.
 
     Raises:
-        MediaError: the file is missing or no image.
+        MediaError: the file is missing, no image, or has more than `picture.MAX_PIXELS` pixels.
     """
-    with _opened(image) as picture:
+    with opened(image) as picture:
         width, height = picture.size
-        return (height, width) if _orientation(picture) >= 5 else (width, height)
+        return (height, width) if orientation(picture) >= 5 else (width, height)
 
 
-def load_image(image: Image) -> Array:
-    """Return an image as uint8 [H, W, 3], upright (EXIF orientation applied), alpha dropped.
+def load_image(image: Image) -> Picture:
+    """Decode an image as a person sees it, who described it or pointed at things in it.
+
+    It is upright (EXIF orientation applied). What is transparent lies on white, as in most viewers: behind
+    it a file may hide colours that nobody has seen. Molmo2's public code drops the transparency instead and
+    shows them. Of 16 bits of grey the upper 8 are kept, as Pillow does with 16 bits of colour. Of several
+    frames or pages the first is taken. Colour profiles are not applied.
 
     Raises:
-        MediaError: the file is missing, no image, damaged, or has more than 8 bits a channel.
+        MediaError: the file is missing, no image, damaged, has more than `picture.MAX_PIXELS` pixels, or
+            pixels of 32 bits or floating point.
     """
-    with _opened(image) as picture:
-        if picture.mode.startswith(("I", "F")):
-            raise MediaError(
-                f"{image.name}: pixels of kind {picture.mode}, only 8 bits a channel are read; "
-                "save it as such"
-            )
-        turn = _UPRIGHT.get(_orientation(picture))
-        upright = picture if turn is None else picture.transpose(turn)
-        return np.asarray(upright.convert("RGB"))
+    with opened(image) as picture:
+        return decoded(picture, image.name)
 
 
-def resized(pixels: Array, size: tuple[int, int], *, resize: Resize) -> Array:
+def resized(pixels: Array | Picture, size: tuple[int, int], *, resize: Resize) -> Array:
     """Resize an image; the aspect ratio is not kept.
 
     Args:
-        pixels: uint8 [H, W, 3].
+        pixels: uint8 [H, W, 3], or what `load_image` returns, of which no array of full size is made.
         size: (height, width) wanted.
         resize: "bilinear" mixes the four pixels nearest to each sample point and looks at no others, as
             Molmo2 was trained: of a picture made much smaller it skips pixels, and a small thing may vanish.
@@ -74,17 +91,11 @@ def resized(pixels: Array, size: tuple[int, int], *, resize: Resize) -> Array:
         uint8 [height, width, 3].
     """
     if pixels.shape[:2] == tuple(size):
-        return pixels
-    if resize == "area":
-        image = PIL.Image.fromarray(pixels)
-        return np.asarray(image.resize((size[1], size[0]), PIL.Image.Resampling.BOX))
-    top, bottom, down = _samples(pixels.shape[0], size[0])
-    left, right, across = _samples(pixels.shape[1], size[1])
-    down, across = down[:, None, None], across[None, :, None]
-    upper, lower = pixels[top], pixels[bottom]
-    upper = upper[:, left] * (1 - across) + upper[:, right] * across
-    lower = lower[:, left] * (1 - across) + lower[:, right] * across
-    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+        return np.asarray(pixels)
+    if isinstance(pixels, Picture):
+        return pixels.resized(size, resize=resize)
+    rows = Rows.of(pixels)
+    return area(rows, size) if resize == "area" else bilinear(rows, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,37 +157,3 @@ class Tiler:
     def patch_grid(self, size: tuple[int, int]) -> Array:
         """Return the stitched patch indices int32 [h, w] of an image of (height, width) pixels."""
         return stitch(self.tiling(size), side=self.crop // self.patch, margins=self.margins)
-
-
-@lru_cache(maxsize=64)
-def _samples(old: int, new: int) -> tuple[Array, Array, Array]:
-    """Pixel before and after each sample point, and how far it is between them; centres at half pixels."""
-    place = np.maximum((np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new) - 0.5, 0)
-    before = np.minimum(place.astype(np.int64), old - 1)
-    after = np.minimum(before + 1, old - 1)
-    return before, after, (place - before).astype(np.float32)
-
-
-@contextmanager
-def _opened(image: Image) -> Iterator[PIL.Image.Image]:
-    if image.path is not None and not Path(image.path).is_file():
-        raise MediaError(f"{image.name}: no such file; correct the path or put the image there")
-    try:
-        with PIL.Image.open(image.path or io.BytesIO(image.data or b"")) as picture:
-            yield picture
-    except PIL.UnidentifiedImageError:
-        raise MediaError(
-            f"{image.name}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
-        ) from None
-    except _UNREADABLE as error:
-        raise MediaError(
-            f"{image.name}: the image cannot be read ({error}); copy or download it again"
-        ) from None
-
-
-def _orientation(image: PIL.Image.Image) -> int:
-    if image.format == "TIFF":
-        return 1  # Pillow turns these itself
-    # The method of the base class: that of PNG decodes all pixels to look for EXIF data behind them.
-    found = PIL.Image.Image.getexif(image).get(_ORIENTATION, 1)
-    return found if found in _UPRIGHT else 1

@@ -18,6 +18,7 @@ from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import Resize, Tiler, load_image, resized
 from hedgerow.vision.pooling import stitch, windows
 from hedgerow.vision.sampling import sample
+from hedgerow.vision.source import Damaged
 from hedgerow.vision.subtitles import lines_of
 from hedgerow.vision.video import decode_frames
 
@@ -120,6 +121,8 @@ class Molmo2Processor:
         sampling: by which rule frames are chosen, likewise; see `hedgerow.vision.sampling`.
         margins: patches (left and top, right and bottom) of a crop that its neighbours also see.
         resize: see `hedgerow.vision.image.resized`.
+        damaged: "refuse" a video that is damaged, or "keep" it: in place of a frame that is missing or
+            damaged the nearest good one before is shown, and a warning names the file.
         groups: which marks see each other.
 
     Raises:
@@ -137,6 +140,7 @@ class Molmo2Processor:
     sampling: Sampling = "uniform_last_frame"
     margins: tuple[int, int] = (4, 4)
     resize: Resize = "bilinear"
+    damaged: Damaged = "refuse"
     groups: Groups = "message"
 
     def __post_init__(self) -> None:
@@ -182,6 +186,11 @@ class Molmo2Processor:
             return self._image_layout(media, (facts.width, facts.height), before)
         if not isinstance(facts, VideoFacts):
             raise ValueError(f"{media.name} is a video, got {facts}")
+        if facts.damage is not None and self.damaged == "refuse":
+            raise MediaError(
+                f"{media.name}, {facts.damage}; copy or encode the video again, or set vision.damaged to "
+                "keep to use what is good of it"
+            )
         return self._video_layout(media, facts, before)
 
     def visual(self, media: Media, layout: MediaLayout) -> VisionInput:
@@ -251,7 +260,7 @@ class Molmo2Processor:
         patches = self._side**2
         starts = np.arange(len(layout.times))[:, None, None] * patches
         return VisionInput(
-            crops=decode_frames(video, layout.times, size=size, resize=self.resize),
+            crops=decode_frames(video, layout.times, size=size, resize=self.resize, damaged=self.damaged),
             pooling=np.where(one < 0, -1, one + starts).reshape(-1, one.shape[1]).astype(np.int32),
             grids=np.array(layout.grids, np.int32),
             patches=patches,

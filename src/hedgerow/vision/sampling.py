@@ -15,11 +15,11 @@ import numpy as np
 from hedgerow.content import Video
 from hedgerow.errors import MediaError
 from hedgerow.vision.facts import VideoFacts
-from hedgerow.vision.video import SLACK
+from hedgerow.vision.source import SLACK
 
 _NOISE = 1e-6  # frames; grid times are products of floats
 _FASTEST = 10.0  # frames a second of a rate that is chosen for the annotations
-_EVEN = 1e-3  # how far from a whole number the quotient of two frame rates may be
+_EVEN = 5e-4  # share by which a frame rate may be off: times of some files are whole milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,14 @@ def spread(cuts: Sequence[float], duration: float, count: int) -> list[float]:
 def _aligned_rate(annotated: float, facts: VideoFacts, duration: float, most: int) -> float:
     """The greatest rate that falls on the annotated times and on frames, and needs no more than `most`."""
     multiples = [annotated * n for n in range(1, max(int(_FASTEST / annotated + _NOISE), 1) + 1)]
-    on_frames = [rate for rate in multiples if abs(facts.rate / rate - round(facts.rate / rate)) <= _EVEN]
-    rates = on_frames if facts.rate and on_frames else [annotated]
+    on_frames = [rate for rate in multiples if _divides(rate, facts.rate)]
+    rates = on_frames or [annotated]
     return max((rate for rate in rates if _steps(duration, rate) <= most), default=rates[0])
+
+
+def _divides(rate: float, frames: float) -> bool:
+    times = round(frames / rate)
+    return times >= 1 and abs(frames / rate - times) <= _EVEN * times
 
 
 def _steps(duration: float, rate: float) -> int:

@@ -78,7 +78,7 @@ def _planes(path: Path, frame: Array) -> Array:
     luma = _luma(frame)
     red, blue, mean = (_halved(plane) for plane in (frame[..., 0] / 255.0, frame[..., 2] / 255.0, luma))
     planes = (_bytes(16 + 219 * luma), *_chroma(red, blue, mean))
-    return np.concatenate([plane.reshape(-1, width) for plane in planes])
+    return np.concatenate([plane.ravel() for plane in planes]).reshape(-1, width)
 
 
 def _luma(colours: Array) -> Array:
