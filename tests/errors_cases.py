@@ -1,174 +1,369 @@
-"""Mistakes that users make, each made for real: what was done, and what the error must say.
+"""Mistakes that users make, by what they were doing: what was done, and what the error must say.
 
-Tests hold each message to its case; `scripts/errors_page.py` writes docs/errors.md of both.
+`test_errors.py` holds each message to its case; `scripts/errors_page.py` writes docs/errors.md of both.
 """
 
-import contextlib
-import io
-import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from unittest import mock
-
-import numpy as np
-
-import hedgerow as h
-from hedgerow import cli
+from errors_cases_runs import CHECKS, CONVERSIONS, RECIPES, RUNS
+from errors_met import TRAIN, Case, changed, cut, lines, shown, spots, told, wrote
 from hedgerow.errors import (
     BudgetError,
-    CheckError,
     DataError,
-    HedgerowError,
     MediaError,
-    RecipeError,
-    VisibilityError,
 )
-from hedgerow.testing import tiny_recipe, write_jsonl, write_mp4, write_png
 
-Json = dict[str, Any]
-Make = Callable[[Path], None]
+BAD = "trees.jsonl:2: "
 
-TRAIN = "hedgerow train recipe.yaml"
+ROWS = (
+    Case(
+        "A key that does not exist",
+        DataError,
+        TRAIN,
+        row=told(wieght=2),
+        place=BAD,
+        given="unknown key 'wieght'",
+        allowed="'weight'",
+        remedy="did you mean 'weight'?",
+        why="A misspelt key would change nothing and nobody would know, so no unknown key is taken.",
+    ),
+    Case(
+        "A string where a list belongs",
+        DataError,
+        TRAIN,
+        row={"id": "bad", "messages": "Who?"},
+        place=BAD,
+        given="messages: ",
+        allowed="a list is needed, in brackets",
+        remedy="[first, second] (given: 'Who?')",
+        why="`messages` is a list of turns, each with `role` and `content`.",
+    ),
+    Case(
+        "A part of an unknown type",
+        DataError,
+        TRAIN,
+        row=shown({"type": "picture", "path": "cat.png"}),
+        place=BAD,
+        given="messages.0.content.0: 'picture' is none",
+        allowed="'text', 'image', 'video', 'points', 'tracks'",
+        remedy="choose",
+        why="The numbers before it count from 0: the first part of the content of the first message.",
+    ),
+    Case(
+        "A key that is missing",
+        DataError,
+        TRAIN,
+        row={"id": "bad"},
+        place=BAD,
+        given="messages: this key is missing",
+        allowed="messages",
+        remedy="add it",
+        why="A tree needs an `id` and `messages`, a branch `messages`, a message `role` and `content`.",
+    ),
+    Case(
+        "A word where a number belongs",
+        DataError,
+        TRAIN,
+        row=told(weight="much"),
+        place=BAD,
+        given="weight: ",
+        allowed="should be a valid number (given: 'much')",
+        remedy="correct it",
+        why='Numbers stand without quotes: 0.5, not "0.5".',
+    ),
+    Case(
+        "A line that is cut off",
+        DataError,
+        TRAIN,
+        row='{"id": "bad", ',
+        place=BAD,
+        given="not JSON (Expecting property name",
+        allowed="one object a line",
+        remedy="write one object a line",
+        why="Each line holds a whole tree; a tree may not be spread over lines, nor may a line hold two.",
+    ),
+    Case(
+        "No answer to learn",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row={"id": "bad", "messages": [{"role": "user", "content": "Who?"}]},
+        given="bad: no supervised answer",
+        allowed="an assistant message",
+        remedy="add an assistant message to a branch",
+        why="Only what the assistant says is trained, so a tree without it teaches nothing.",
+    ),
+    Case(
+        "An empty file",
+        DataError,
+        TRAIN,
+        files=wrote("trees.jsonl", ""),
+        place="trees.jsonl: ",
+        given="it is empty",
+        allowed="one tree a line",
+        remedy="write one tree a line",
+        why="Nothing was read. Perhaps what wrote the file failed, or the path is that of another file.",
+    ),
+    Case(
+        "No example that can be used",
+        DataError,
+        f"{TRAIN} --data.on_bad skip",
+        place="trees.jsonl: ",
+        files=lines("trees.jsonl", shown({"type": "image", "path": "gone.png"})),
+        given="no usable example; it leaves out all 1",
+        allowed="trees.jsonl:1: bad, root: gone.png",
+        remedy="correct the path or put the image there",
+        why="`data.on_bad: skip` leaves out bad examples, and here all are. The first one's reason is told.",
+    ),
+    Case(
+        "A file that is not there",
+        DataError,
+        "hedgerow data view missing.jsonl",
+        given="missing.jsonl: cannot be read (No such file",
+        allowed="a JSONL file in UTF-8",
+        remedy="give a JSONL file in UTF-8",
+        why="Paths on the command line are relative to the working directory.",
+    ),
+    Case(
+        "Nothing to prefer",
+        DataError,
+        TRAIN,
+        files=changed(loss={"preference": {"name": "dpo"}, "reference": "model"}),
+        place="trees.jsonl:1: ",
+        given="good: no better and worse answer to one question",
+        allowed="sibling branches",
+        remedy="give sibling branches a rank (0 is best)",
+        why="Preference losses compare answers to one question, as sibling branches with `rank` 0, 1, ...",
+    ),
+)
 
+MEDIA = (
+    Case(
+        "An image that is not there",
+        MediaError,
+        TRAIN,
+        row=shown({"type": "image", "path": "gone.png"}),
+        place=BAD,
+        given="gone.png: no such file",
+        allowed="the path",
+        remedy="correct the path or put the image there",
+        why="Paths in a tree are relative to the file that the tree stands in.",
+    ),
+    Case(
+        "A video given as an image",
+        MediaError,
+        TRAIN,
+        row=shown({"type": "image", "path": "clip.mp4"}),
+        place=BAD,
+        given="clip.mp4: not an image",
+        allowed="JPEG, PNG, WebP",
+        remedy="give a JPEG",
+        why='Write `"type": "video"` for a video. A PNG or GIF may be either: as a video it has its frames.',
+    ),
+    Case(
+        "A web page saved as a video",
+        MediaError,
+        TRAIN,
+        row=shown({"type": "video", "path": "page.mp4"}),
+        files=wrote("page.mp4", "<!DOCTYPE html><title>404 Not Found</title>"),
+        place=BAD,
+        given="page.mp4: no video",
+        allowed="file",
+        remedy="give a",
+        why="A download that failed often leaves a page of text under the name of the video.",
+    ),
+    Case(
+        "A video that is cut off",
+        MediaError,
+        TRAIN,
+        row=shown({"type": "video", "path": "clip.mp4"}),
+        files=cut("clip.mp4"),
+        place=BAD,
+        given="clip.mp4: no video, or cut off",
+        allowed="a whole MP4, WebM or MKV",
+        remedy="give a whole",
+        why="Many MP4 files hold their table of contents at the end; without it nothing can be decoded.",
+    ),
+    Case(
+        "An image that is cut off",
+        MediaError,
+        TRAIN,
+        row=shown({"type": "image", "path": "cat.png"}),
+        files=cut("cat.png"),
+        place=BAD,
+        given="cat.png: the image cannot be read (image file is truncated",
+        allowed="the image",
+        remedy="copy or download it again",
+        why="Its header is good, its pixels are not. `hedgerow data check` finds such files before training.",
+    ),
+    Case(
+        "A clip that begins after the video has ended",
+        MediaError,
+        TRAIN,
+        place=BAD,
+        row=shown({"type": "video", "path": "clip.mp4", "start": 20.0, "end": 30.0}),
+        given="the clip is 20 to 30 s",
+        allowed="its frames 0 to 1.5 s",
+        remedy="correct it",
+        why="`start` and `end` are seconds of the file. An `end` after the last frame means the last frame.",
+    ),
+    Case(
+        "A clip that ends before it begins",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown({"type": "video", "path": "clip.mp4", "start": 3.0, "end": 1.0}),
+        given="clip ends at 1.0 s before it starts at 3.0 s",
+        allowed="before",
+        remedy="swap them",
+        why="With both the same a clip is one frame.",
+    ),
+    Case(
+        "Subtitles without their times",
+        MediaError,
+        TRAIN,
+        place=f"{BAD}bad, root: clip.srt:1: ",
+        row=shown({"type": "video", "path": "clip.mp4", "subtitles": "clip.srt"}),
+        files=wrote("clip.srt", "1\n00:00:01 to 00:00:02\nHello.\n"),
+        given="text without times ('1')",
+        allowed="00:01:02,500 --> 00:01:04,000",
+        remedy="write 00:01:02,500 --> 00:01:04,000 before it",
+        why="The line of the subtitle file is named as well.",
+    ),
+    Case(
+        "Numbers that are no picture",
+        MediaError,
+        "import numpy\nfrom hedgerow.vision import as_image\nas_image(numpy.zeros((4, 4), numpy.float32))",
+        given="an array float32 [4, 4]",
+        allowed="uint8 [H, W], [H, W, 3] or [H, W, 4]",
+        remedy="give uint8",
+        why="Values from 0 to 1 become bytes by `(255 * values).round().astype(numpy.uint8)`.",
+    ),
+)
 
-@dataclass(frozen=True)
-class Case:
-    """A mistake and what is said of it.
+_CAT = {"type": "image", "path": "cat.png"}
+_CLIP = {"type": "video", "path": "clip.mp4"}
 
-    Attributes:
-        title: what is wrong, in the words of who did it.
-        when: what one was doing; the page groups by it.
-        leaf: class of the error.
-        call: a command line, or an expression of Python in which `h` is hedgerow.
-        given, allowed, remedy: what the message says, as it says it; `allowed` is None where anything else is.
-        place: file and line that it names.
-        why: what it means and what to do, beyond the message.
-        row: a second line for trees.jsonl, whose first is good.
-        files: makes other files in the folder of the call.
-        without: a package that is not installed.
-    """
+POINTS = (
+    Case(
+        "Pixels taken for fractions",
+        DataError,
+        TRAIN,
+        row=shown(_CAT, spots({"x": 41, "y": 23})),
+        place=BAD,
+        given="(x=41, y=23) lies outside its frame 'fraction'",
+        allowed="(x 0 to 1, y 0 to 1)",
+        remedy='name its unit with "frame"',
+        why='Points are fractions of width and height unless the part says `"frame": "pixels"` (or percent, '
+        "thousandths).",
+    ),
+    Case(
+        "A point outside the image",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown(_CAT, spots({"x": 61, "y": 20}, frame="pixels")),
+        given="(x=61, y=20) lies outside its frame 'pixels'",
+        allowed="(x 0 to 60, y 0 to 40)",
+        remedy="correct it",
+        why="Pixels are those of the file, seen upright, before any resizing.",
+    ),
+    Case(
+        "Pixels of a picture of unknown size",
+        DataError,
+        "import hedgerow as h\ncups = h.Points('cup', (h.Point(412, 230),), frame='pixels')\n"
+        "h.grounding.to_fractions(cups)",
+        given="is in pixels of an unknown size",
+        allowed="give fractions",
+        remedy="pass size=(width, height)",
+        why="In a tree the size is that of the image shown; a part on its own does not know it.",
+    ),
+    Case(
+        "A point on an image that is not shown",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown(_CAT, spots({"x": 0.1, "y": 0.2, "image": 2})),
+        given="stands on image 2",
+        allowed="1 are shown",
+        remedy="correct it or add the image",
+        why="Images are numbered from 1, in the order in which the conversation shows them.",
+    ),
+    Case(
+        "Times without a video",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown(_CAT, spots({"x": 0.1, "y": 0.2, "time": 2.0})),
+        given="have times",
+        allowed="no video is shown",
+        remedy="add it or leave out the times",
+        why="`time` is for videos, `image` for several images; a single image needs neither.",
+    ),
+    Case(
+        "Tracks without ids",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown(_CLIP, spots({"x": 0.1, "y": 0.2, "time": 0.5}, kind="tracks")),
+        given="got time=0.5, id=None",
+        allowed="a track point needs a time and an id",
+        remedy="give both, or points in place of tracks",
+        why="The id says which object it is; it stays the same through time, also after an absence.",
+    ),
+    Case(
+        "Points at times that no frame shows",
+        DataError,
+        TRAIN,
+        place=BAD,
+        row=shown(_CLIP, spots({"x": 0.1, "y": 0.2, "time": 9.0})),
+        given="1 of its 1 points stand on no sampled frame",
+        allowed="(4 frames at 0.0, 0.5, 1.0, 1.5 s",
+        remedy="raise fps or max_frames, show a shorter clip, or leave the branch out",
+        why="A model can only say the time of a frame it has seen. Perhaps times count from the start of the "
+        "file, where they must count from the start of the clip.",
+    ),
+    Case(
+        "A reply that breaks off, read strictly",
+        DataError,
+        "import hedgerow as h\nh.grounding.parse('<points coords=\"1 1 100 200;2', strict=True)",
+        given="found the end",
+        allowed='expected a closing "',
+        remedy="write what hedgerow.grounding",
+        why="Without `strict=True` nothing raises: each complete point is kept, and problems are listed.",
+    ),
+)
 
-    title: str
-    when: str
-    leaf: type[HedgerowError]
-    call: str
-    given: str
-    allowed: str | None
-    remedy: str
-    why: str
-    place: str | None = None
-    row: Json | str | None = None
-    files: Make = field(default=lambda _: None)
-    without: str | None = None
+BUDGET = (
+    Case(
+        "An example longer than a row",
+        BudgetError,
+        TRAIN,
+        row=told("again " * 400),
+        place=BAD,
+        given="bad: tokens 420",
+        allowed="> 400 of a row",
+        remedy="raise packing.budget, or set packing.oversize to drop or shorten",
+        why="No visual token is ever cut. `shorten` leaves out whole branches, `drop` the example.",
+    ),
+    Case(
+        "More sequences than a row holds",
+        BudgetError,
+        "import hedgerow as h\nchat = h.ChatFormat(h.load_tokenizer('tiny'))\n"
+        "encode = h.Encoder(chat, h.Molmo2Processor())\n"
+        "h.Row.join([encode(tree) for tree in h.read_trees('trees.jsonl')], h.Budget(tokens=8))",
+        given="row of good: tokens",
+        allowed="> 8",
+        remedy="pack fewer or raise the budget",
+        why="`Packer` and `plan_rows` never make such a row.",
+    ),
+)
 
-
-@dataclass(frozen=True)
-class Met:
-    """An error as it was met: its class, its message without the folder, and the exit code of a command."""
-
-    leaf: type[BaseException] | None
-    message: str
-    code: int | None
-
-
-def good(name: str = "good", question: str = "Who?", answer: object = "Me.", **more: object) -> Json:
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"id": name, "messages": turns, **more}
-
-
-def shown(media: Json, answer: object = "A square.", **branch: object) -> Json:
-    """A tree that shows one image or video."""
-    asked = good(question="What is there?", answer=answer)["messages"]
-    messages = [{"role": "user", "content": [media]}]
-    return {"id": "bad", "messages": messages, "branches": [{"messages": asked, **branch}]}
-
-
-def image(path: str = "cat.png", **more: object) -> Json:
-    return {"type": "image", "path": path, **more}
-
-
-def video(path: str = "clip.mp4", **more: object) -> Json:
-    return {"type": "video", "path": path, **more}
-
-
-def spots(*points: Json, kind: str = "points", **more: object) -> list[Json]:
-    return [{"type": kind, "label": "cat", "points": list(points), **more}]
-
-
-def furnish(folder: Path, case: Case) -> None:
-    """Make what a case needs: a good image, clip and recipe, and its own files."""
-    write_png(folder / "cat.png")
-    write_mp4(folder / "clip.mp4")
-    tiny_recipe(folder, folder / "trees.jsonl", evaluate=folder / "trees.jsonl")
-    write_jsonl(folder / "trees.jsonl", [good()])
-    if case.row is not None:
-        line = case.row if isinstance(case.row, str) else json.dumps(case.row)
-        with (folder / "trees.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    case.files(folder)
-
-
-def provoke(case: Case, folder: Path) -> Met:
-    """Make the mistake of a case in an empty folder."""
-    furnish(folder, case)
-    hidden = mock.patch.dict(sys.modules, {case.without: None}) if case.without else contextlib.nullcontext()
-    with contextlib.chdir(folder), hidden:
-        met = _command(case.call) if case.call.startswith("hedgerow ") else _expression(case.call)
-    message = met.message.replace(f"{folder}/", "").replace(str(folder), ".")
-    return Met(met.leaf, message, met.code)
-
-
-def _command(call: str) -> Met:
-    said = io.StringIO()
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    with mock.patch.object(sys, "argv", call.split()), contextlib.redirect_stderr(said), quiet:
-        try:
-            cli.main()
-        except SystemExit as stop:
-            last = said.getvalue().splitlines()[-1]
-            return Met(type(stop.__context__), last.removeprefix("hedgerow: "), stop.code)
-    return Met(None, said.getvalue(), 0)
-
-
-def _expression(call: str) -> Met:
-    try:
-        eval(call, {"h": h, "np": np})
-    except HedgerowError as error:
-        return Met(type(error), str(error), None)
-    return Met(None, "", None)
-
-
-def _png_as_video(folder: Path) -> None:
-    (folder / "photo.mp4").write_bytes((folder / "cat.png").read_bytes())
-
-
-def _cut(folder: Path) -> None:
-    whole = (folder / "clip.mp4").read_bytes()
-    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-
-
-def _half(folder: Path) -> None:
-    write_png(folder / "half.png", size=(300, 300))
-    whole = (folder / "half.png").read_bytes()
-    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
-
-
-def _changed(**sections: object) -> Make:
-    """Change sections of the recipe."""
-
-    def make(folder: Path) -> None:
-        recipe = json.loads((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        (folder / "recipe.yaml").write_text(json.dumps(recipe | sections, indent=1), encoding="utf-8")
-
-    return make
-
-
-def _wrote(name: str, text: str) -> Make:
-    return lambda folder: (folder / name).write_text(text, encoding="utf-8") and None
-
-
-def _lines(name: str, *lines: Json) -> Make:
-    return lambda folder: write_jsonl(folder / name, lines) and None
+CASES = {
+    "Reading trees": ROWS,
+    "Opening images and videos": MEDIA,
+    "Placing points": POINTS,
+    "Filling rows": BUDGET,
+    "Reading a recipe": RECIPES,
+    "Running": RUNS,
+    "Checking": CHECKS,
+    "Converting other formats": CONVERSIONS,
+}

@@ -189,7 +189,8 @@ class Tracks:
         for point in self.points:
             if point.time is None or point.id is None:
                 raise ValueError(
-                    f"a track point needs a time and an id, got time={point.time}, id={point.id}"
+                    f"a track point needs a time and an id, got time={point.time}, id={point.id}; give both, "
+                    "or points in place of tracks"
                 )
             if (point.time, point.id) in seen:
                 raise ValueError(f"object {point.id} stands twice at {point.time} s; keep one point of it")

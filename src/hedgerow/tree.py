@@ -155,7 +155,10 @@ def parse_line(line: str, *, where: str, folder: Path) -> MessageTree:
         json.dumps(value, ensure_ascii=False).encode()  # half a character has no tokens and cannot be printed
         value = _relocated(value, folder)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}); write one object a line") from None
+        told = str(error)
+        if isinstance(error, json.JSONDecodeError):  # the line it names is not that of the file
+            told = f"{error.msg}, at character {error.pos + 1}"
+        raise DataError(f"{where}: not JSON ({told}); write one object a line") from None
     return MessageTree.from_dict(value, where=where)
 
 

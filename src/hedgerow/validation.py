@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from hedgerow.errors import RecipeError
 
 _UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
+_MISSING = {"missing", "missing_argument", "missing_keyword_only_argument"}
 _LIST = {"tuple_type", "list_type"}
 _MAPPING = {"mapping_type", "dict_type"}
 _SECTION = {"dataclass_type", "model_type", "model_attributes_type"}
@@ -83,7 +84,14 @@ def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> s
     if problem["type"] in _UNKNOWN_KEY:
         return f"{where}: unknown key '{steps[-1]}'; {_instead(steps[-1], here, set(names))}"
     given, message = problem["input"], problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in _LIST:
+    context = problem.get("ctx", {})
+    if problem["type"] in _MISSING:
+        message = "this key is missing; add it"
+    elif problem["type"] == "union_tag_not_found":
+        message = f"the key {context['discriminator']} is missing, which says what this is; add it"
+    elif problem["type"] == "union_tag_invalid":
+        message = f"'{context['tag']}' is none of the expected tags; choose {context['expected_tags']}"
+    elif problem["type"] in _LIST:
         message = "a list is needed, in brackets: [first, second]"
     elif problem["type"] in _MAPPING:
         message = "keys and values are needed, in braces: {key: value}"
@@ -92,6 +100,8 @@ def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> s
     elif problem["type"] in _SECTION and steps and steps[-1] in here:  # what has it needs a name of its own
         message = f"a name is missing above it: {{name: {{{steps[-1]}: ...}}}}"
     shown = f" (given: {_short(given)})" if not isinstance(given, dict | list | tuple) else ""
+    if message.startswith("Input should"):  # pydantic's words, which end before what to do
+        shown += "; correct it"
     return f"{where}: {message}{shown}" if where else f"{message}{shown}"
 
 

@@ -261,4 +261,6 @@ class Examples:
 
 
 def _why(dropped: Listing[Dropped]) -> str:
-    return f"it leaves out all {len(dropped)}, the first is {dropped[0]}" if dropped else "it is empty"
+    if not dropped:
+        return "it is empty; write one tree a line"
+    return f"it leaves out all {len(dropped)}, the first is {dropped[0]}"

@@ -39,7 +39,8 @@ class Frames:
     def nearest(self, time: float) -> float:
         """Return the frame nearest to a time; of two the earlier."""
         after = bisect_left(self.times, time)
-        return min(self.times[max(after - 1, 0) : after + 1], key=lambda frame: abs(frame - time))
+        earlier, later = self.times[max(after - 1, 0)], self.times[min(after, len(self.times) - 1)]
+        return later if later - time < time - earlier - _SLACK or after == 0 else earlier
 
     def reaches(self, time: float) -> bool:
         """Whether a frame is within half a step of a time: so far may a point move to it."""
@@ -213,7 +214,7 @@ class _Track:
         best: dict[str, _Placed] = {}
         for frame in self.frames.times:
             found, name = self._on(frame), printed_time(frame)
-            if found is not None and (name not in best or found.distance < best[name].distance):
+            if found is not None and (name not in best or found.distance < best[name].distance - _SLACK):
                 best[name] = found
         used = {number for placed in best.values() for number in placed.sources}
         kept = [bool(best) and self.frames.reaches(time) for time in self.times]
@@ -223,7 +224,7 @@ class _Track:
     def _on(self, frame: float) -> _Placed | None:
         after = bisect_left(self.times, frame)
         beside = [number for number in (after - 1, after) if 0 <= number < len(self.times)]
-        beside.sort(key=lambda number: abs(self.times[number] - frame))
+        beside.sort(key=lambda number: round(abs(self.times[number] - frame), 6))  # of two the earlier
         exact = next((number for number in beside if _is_at(self.times[number], frame)), None)
         if exact is not None:
             return self._as(exact, frame)

@@ -173,14 +173,14 @@ def _read_coords(
 ) -> tuple[Points | Tracks, tuple[int, ...]]:
     """Return the part, and where each of its points begins."""
     kind: _Kind = "tracks" if tag == "tracks" else "points"
-    found = list(_read_groups(reader, kind, span))
-    if kind == "tracks":
-        found = _each_once(reader, found)
-    else:
-        _check_points(reader, found)
-    inside = tuple(point for _, point in found)
-    part = Points(label, inside) if kind == "points" else Tracks(label, inside)
-    return part, tuple(at for at, _ in found)
+    check = _each if kind == "points" else _each_once
+    inside: list[Point] = []
+    places: list[int] = []
+    for at, point in check(reader, _read_groups(reader, kind, span)):
+        inside.append(point)
+        places.append(at)
+    part = Points(label, tuple(inside)) if kind == "points" else Tracks(label, tuple(inside))
+    return part, tuple(places)
 
 
 def _read_groups(reader: Reader, kind: _Kind, span: tuple[int, int]) -> Iterator[tuple[int, Point]]:
@@ -200,24 +200,24 @@ def _read_groups(reader: Reader, kind: _Kind, span: tuple[int, int]) -> Iterator
         reader.note(span[0], "a time or the number of an image")
 
 
-def _each_once(reader: Reader, found: list[tuple[int, Point]]) -> list[tuple[int, Point]]:
-    """Return the first point of each object at each time; note what comes twice or too late."""
-    kept: dict[tuple[float, int], tuple[int, Point]] = {}
+def _each_once(reader: Reader, found: Iterator[tuple[int, Point]]) -> Iterator[tuple[int, Point]]:
+    """Yield the first point of each object at each time; note what comes twice or too late."""
+    seen: set[tuple[float, int]] = set()
     before = (0.0, 0)
     for at, point in found:
         key = (point.time or 0.0, point.id or 0)
-        if key in kept:
+        if key in seen:
             reader.note(at, f"object {point.id} once at {point.time} s", "duplicate_id")
             continue
         if key < before:
             reader.note(at, "points by time, then id", "bad_order")
-        kept[key] = (at, point)
+        seen.add(key)
         before = key
-    return list(kept.values())
+        yield at, point
 
 
-def _check_points(reader: Reader, found: list[tuple[int, Point]]) -> None:
-    """Note ids that come twice, and points that come too late."""
+def _each(reader: Reader, found: Iterator[tuple[int, Point]]) -> Iterator[tuple[int, Point]]:
+    """Yield every point; note ids that come twice, and points that come too late."""
     seen: set[int] = set()
     before, last = (0.0, 0.0, 0.0, 0.0), 0
     for at, point in found:
@@ -228,6 +228,7 @@ def _check_points(reader: Reader, found: list[tuple[int, Point]]) -> None:
             reader.note(at, "points by time or image, then x, then y, their ids upward", "bad_order")
         seen.add(name)
         before, last = key, name
+        yield at, point
 
 
 def _read_head(reader: Reader, kind: _Kind, word: re.Match[str]) -> tuple[float | None, int | None] | None:

@@ -1,5 +1,6 @@
 """A place in a text, and what was wrong before it: what the readers of all point formats share."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -85,11 +86,11 @@ class Reader:
 
     def place(self, at: int, x: float, y: float, frame: Frame) -> tuple[float, float] | None:
         """Return x and y in fractions (pixels stay pixels), or None where they leave their frame."""
-        most = UNITS.get(frame)
-        if min(x, y) < 0 or (most is not None and max(x, y) > most):
-            self.note(at, "x and y from 0" + ("" if most is None else f" to {most:g}"), "out_of_range")
-            return None
-        return (x, y) if most is None else (x / most, y / most)
+        most = UNITS.get(frame, math.inf)
+        if 0 <= x <= most and 0 <= y <= most:
+            return (x, y) if most == math.inf else (x / most, y / most)
+        self.note(at, "x and y from 0" + ("" if most == math.inf else f" to {most:g}"), "out_of_range")
+        return None
 
     def triples(
         self,
