@@ -290,7 +290,7 @@ def test_embedded_images_become_files_named_by_their_content(tmp_path):
         ({"conversations": said("<image>q", "a")}, "0 images and 1 or more <image> in the text"),
         (
             {"conversations": [{"from": "tool", "value": "x"}]},
-            "a turn is from 'tool'; allowed: human, user, gpt",
+            "a turn is from 'tool'; allowed are human, user, gpt",
         ),
         ({"conversations": [{"from": "human"}]}, "turn 0 is .* a turn has 'from' and 'value'"),
         ({"conversations": []}, "the conversation is empty"),

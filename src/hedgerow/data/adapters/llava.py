@@ -43,7 +43,9 @@ def _piece(record: Record, values: Values, options: Options) -> Piece:
 def _message(turn: dict[str, Any], shelf: Shelf) -> Message:
     role = _ROLES.get(str(turn["from"]))
     if role is None:
-        raise DataError(f"conversations: a turn is from '{turn['from']}'; allowed: {', '.join(_ROLES)}")
+        raise DataError(
+            f"conversations: a turn is from '{turn['from']}'; allowed are {', '.join(_ROLES)}; correct it"
+        )
     media, text = untagged(str(turn["value"]), shelf)
     return Message(role, content([*media, Text(text)]))
 

@@ -96,17 +96,19 @@ def read(path: Path, name: str) -> Iterator[Record]:
 
 
 def _files(source: Path, out: Path) -> list[tuple[Path, str]]:
-    if source.is_file():
-        return [(source, source.stem)]
-    if not source.is_dir():
+    if not source.exists():
         raise DataError(f"{source}: there is no such file or folder; give files of {', '.join(SUFFIXES)}")
-    inside = [path for path in sorted(source.rglob("*")) if path.is_file() and path.absolute() != out]
-    found = [path for path in inside if not _is_beside(path.relative_to(source))]
+    inside = [source]
+    if source.is_dir():
+        inside = [path for path in sorted(source.rglob("*")) if path.is_file() and path.absolute() != out]
+    found = [path for path in inside if path == source or not _is_beside(path.relative_to(source))]
     odd = next((path for path in found if path.suffix not in SUFFIXES), None)
     if odd is not None:
         raise DataError(f"{odd}: not a format that is read; give {', '.join(SUFFIXES)}, or move it elsewhere")
     if not found:
         raise DataError(f"{source}: holds no data; give a folder with files of {', '.join(SUFFIXES)}")
+    if source.is_file():
+        return [(source, source.stem)]
     return [(path, path.relative_to(source).with_suffix("").as_posix()) for path in found]
 
 
