@@ -2,31 +2,24 @@
 
 import base64
 import io
-import re
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from hedgerow.content import Image, Point, Points, Text, Tracks, Video
-from hedgerow.data.index import Examples
-from hedgerow.data.measure import Maker
-from hedgerow.data.mixture import DataSet
 from hedgerow.encode import Encoder
-from hedgerow.errors import RecipeError
-from hedgerow.recipe import load_recipe
-from hedgerow.report import trees as blocks
-from hedgerow.report.trees import Shades, media_pictures, row_block, tree_block
-from hedgerow.report.view import view, view_file, weights_note
+from hedgerow.report import pictures
+from hedgerow.report.mask import mask_picture
+from hedgerow.report.shades import Shades
+from hedgerow.report.trees import MOST, media_pictures, row_block, tree_block
 from hedgerow.sequence import Budget, Row
-from hedgerow.testing import TINY_VISION, tiny_encoder, tiny_recipe, write_jsonl, write_mp4, write_png
+from hedgerow.testing import TINY_VISION, tiny_encoder, write_mp4, write_png
 from hedgerow.text import ChatFormat, load_tokenizer
-from hedgerow.tree import Branch, Message, MessageTree, write_trees
+from hedgerow.tree import Branch, Message, MessageTree
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.weights import Weighting
 from hedgerow.weights.spans import Opening, Spans
-
-HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +41,7 @@ def drawn(monkeypatch):
         found.append((picture.size, list(true), list(predicted)))
         return picture
 
-    monkeypatch.setattr(blocks, "draw", draw)
+    monkeypatch.setattr(pictures, "draw", draw)
     return found
 
 
@@ -67,12 +60,22 @@ def test_a_video_is_shown_frame_by_frame_with_the_points_of_its_time(media, enco
         "t", (user(media["video"]),), (Branch((user("?"), bot(points))), Branch((user("!"), bot(tracks))))
     )
     block = tree_block(tree, encoder)
-    assert [picture.caption for picture in block.pictures] == ["0.0 s", "0.5 s", "1.0 s", "1.5 s"]
+    captions = [f"{time} s, 4 of 4 windows padded" for time in (0.0, 0.5, 1.0, 1.5)]
+    assert [picture.caption for picture in block.pictures] == captions
     assert [[point.x for point in true] for _, true, _ in drawn] == [[0.1], [0.25, 0.75], [], [0.2]]
     assert {size for size, _, _ in drawn} == {(240, 180)}  # the shape of the video, not of a crop
+    assert {picture.size for picture in block.pictures} == {(360, 270)}  # 4 patches in 2 windows of 3
+    assert {picture.grid for picture in block.pictures} == {(2, 2)}
     shown = PIL.Image.open(io.BytesIO(base64.b64decode(block.pictures[1].source.split(",")[1])))
-    bright = np.asarray(shown.convert("L"), float).mean(0)
+    bright = np.asarray(shown.convert("L"), float)[45:225, 60:300].mean(0)  # without its padding
     assert 16 / 64 - 0.05 < bright.argmax() / len(bright) < 24 / 64 + 0.05  # where the square is at 0.5 s
+
+
+def test_a_point_of_several_answers_is_drawn_once(media, encoder, drawn):
+    point = Points("p", (Point(0.25, 0.5),))
+    tree = MessageTree("t", (user(media["wide"]),), tuple(Branch((user("?"), bot(point))) for _ in range(3)))
+    tree_block(tree, encoder)
+    assert {len(true) for _, true, _ in drawn} == {1}
 
 
 def test_points_stand_on_the_image_that_their_branch_shows(media, encoder, drawn):
@@ -91,11 +94,14 @@ def test_points_stand_on_the_image_that_their_branch_shows(media, encoder, drawn
             Branch((user("nothing"), bot("to see"))),
         ),
     )
-    block = tree_block(tree, encoder)
-    captions = ["image 1", "image 2", "image 3", "0.0 s", "0.5 s", "1.0 s", "1.5 s"]
-    assert [picture.caption for picture in block.pictures] == captions
-    assert [[point.x for point in true] for _, true, _ in drawn] == [[0.1], [0.2], [0.3], [], [], [0.4], []]
-    assert [size for size, _, _ in drawn[:3]] == [(240, 160), (60, 240), (240, 160)]
+    block = tree_block(tree, encoder, room=10**7)  # each is drawn once
+    large = [f"image {n}, of 2 crops" for n in (1, 2, 3)]
+    captions = ["image 1", large[0], "image 2", large[1], "image 3", large[2]]
+    assert [picture.caption.split(", 3")[0] for picture in block.pictures[:6]] == captions
+    assert [picture.caption[:5] for picture in block.pictures[6:]] == ["0.0 s", "0.5 s", "1.0 s", "1.5 s"]
+    xs = [[point.x for point in true] for _, true, _ in drawn]
+    assert xs == [[0.1], [0.1], [0.2], [0.2], [0.3], [0.3], [], [], [0.4], []]
+    assert [size for size, _, _ in drawn[:6:2]] == [(240, 160), (60, 240), (240, 160)]
 
 
 def test_what_was_predicted_is_drawn_beside_the_truth_or_left_out(media, encoder, drawn):
@@ -104,7 +110,7 @@ def test_what_was_predicted_is_drawn_beside_the_truth_or_left_out(media, encoder
     true = [Points("p", (Point(0.1, 0.5, image=1),))]
     predicted = [Points("p", (Point(0.2, 0.5, image=2), Point(0.3, 0.5, image=7), Point(0.4, 0.5, time=1.0)))]
     pictures = media_pictures(prompt, encoder.layouts(tree), true, predicted)
-    assert [picture.caption for picture in pictures] == ["image 1", "image 2"]
+    assert [picture.caption for picture in pictures] == ["image 1", "image 2"]  # of each the small view
     assert [([p.x for p in one], [p.x for p in other]) for _, one, other in drawn] == [
         ([0.1], []),
         ([], [0.2]),
@@ -116,7 +122,21 @@ def test_no_more_pictures_are_made_than_asked_for(media, encoder, drawn):
     assert len(media_pictures(encoder(tree), encoder.layouts(tree), [], most=5)) == 5
     assert len(drawn) == 5
     tree = MessageTree("t", (user(*[media["video"]] * 4, "?"), bot("x")))
-    assert len(tree_block(tree, encoder).pictures) == blocks.MOST == 12
+    block = tree_block(tree, encoder)
+    assert (len(block.pictures), block.of) == (MOST, 16)
+    assert [block.pictures[n].caption[:5] for n in (0, -1)] == ["0.0 s", "1.5 s"]
+    assert tree_block(tree, encoder, room=0).pictures == []
+
+
+def test_pictures_keep_to_their_room(media, encoder):
+    tree = MessageTree("t", (user(media["video"], "?"), bot("x")))
+    for room, most in ((60_000, 4), (20_000, 4), (6_500, 2)):
+        block = tree_block(tree, encoder, room=room)
+        taken = sum(len(picture.source) for picture in block.pictures)
+        assert 0.2 * room < taken <= room
+        assert (len(block.pictures), block.of) == (most, 4)
+    (least,) = tree_block(tree, encoder, room=1).pictures
+    assert max(least.size) == 96 * 3 // 2  # the least size, and the padding around
 
 
 def test_every_token_is_shown_once_with_its_weight(media, encoder):
@@ -132,21 +152,46 @@ def test_every_token_is_shown_once_with_its_weight(media, encoder):
     block, sequence = tree_block(tree, encoder), encoder(tree)
     assert [branch.depth for branch in block.branches] == [0, 1, 1, 1]
     assert [branch.title for branch in block.branches] == [
-        "root ", "0 qa: answer of 4 tokens, weight 2 each",
-        f"1 pointing: answer of {sequence.samples[1].n} tokens, weight 0.2 each", "2 ",
+        "root", "0 qa: answer of 4 tokens, weight 2 each",
+        f"1 pointing: answer of {sequence.samples[1].n} tokens, weight 0.2 each", "2",
     ]  # fmt: skip
-    count = 0
-    for branch in block.branches:
-        for token in branch.tokens:
-            run = re.fullmatch(r"<im_patch>x(\d+)", token.text)
-            count += int(run[1]) if run else 1
-    assert count == len(sequence)
-    weighed = [[token for token in branch.tokens if token.shade is not None] for branch in block.branches]
-    assert [len(tokens) for tokens in weighed] == [0, 5, sequence.samples[1].n + 1, 0]
-    assert "".join(token.text for token in weighed[1]) == "1 2 3 4<|im_end|>"
-    assert {token.shade for token in weighed[1]} == {1.0}
-    assert {round(token.shade, 6) for token in weighed[2]} == {0.12}  # the lightest
-    assert {token.note for token in weighed[2]} == {"weight 0.2"}
+    assert [branch.label for branch in block.branches] == [
+        "root: Look.", "0 qa: Say.", "1 pointing: Where?", "2: And?",
+    ]  # fmt: skip
+    assert [sum(token.count for token in branch.tokens) for branch in block.branches] == list(
+        encoder.lengths(tree)
+    )
+    weighed = [[token for token in branch.tokens if token.weight is not None] for branch in block.branches]
+    assert [[token.count for token in tokens] for tokens in weighed] == [
+        [], [5], [sequence.samples[1].n + 1], [],
+    ]  # fmt: skip
+    assert weighed[1][0].parts == [("1 2 3 4", False), ("<|im_end|>", True)]
+    assert [token.weight for token in weighed[1]] == [2.0]
+    assert weighed[2][0].weight == pytest.approx(0.2)
+    assert block.shades(0.2) == pytest.approx(0.12)  # the lightest
+    assert block.tasks == {"qa": 1, "pointing": 1}
+    assert block.facts.endswith(f" {len(sequence.target)} targets")
+
+
+def test_the_text_of_a_path_is_what_the_model_is_given(media):
+    """Node by node, in logical order; patches are counted, and text of many bytes is not torn."""
+    encoder = tiny_encoder()
+    tree = MessageTree(
+        "t",
+        (user(media["tall"], "日本語 <|im_end|>?"),),
+        (Branch((bot("naïve — "),)), Branch((user(media["video"], "so"), bot("No.")))),
+    )
+    texts = ["".join(token.text for token in branch.tokens) for branch in tree_block(tree, encoder).branches]
+    assert texts == [
+        "<low_res_im_start><im_patch>x4<im_end><im_start>(<im_patch>x2<im_col>)x3<im_end>"
+        "<|im_start|>user\n日本語 <|im_end|>?<|im_end|>\n",
+        "<|im_start|>assistant\nnaïve — <|im_end|>\n",
+        "0.0 <frame_start><im_patch>x4<frame_end> 0.5 <frame_start><im_patch>x4<frame_end> "
+        "1.0 <frame_start><im_patch>x4<frame_end> 1.5 <frame_start><im_patch>x4<frame_end>"
+        "<|im_start|>user\nso<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n",
+    ]
+    root = [part for token in tree_block(tree, encoder).branches[0].tokens for part in token.parts]
+    assert ("日本語 <|im_end|>?", False) in [(text.removeprefix("user\n"), mark) for text, mark in root]
 
 
 def test_a_title_tells_the_weights_that_weighers_and_data_leave(encoder):
@@ -169,17 +214,15 @@ def test_a_title_tells_the_weights_that_weighers_and_data_leave(encoder):
             assert own.min() < own.max()
             base = f"base weight {sample.weight:.3g}, tokens weigh {own.min():.3g} to {own.max():.3g}"
             assert branch.title == told + base
-    assert block.title.endswith(
-        f"(qa {sequence.samples[0].n} tokens, qa {sequence.samples[1].n} tokens, qa 1 token)"
-    )
-    assert any(token.shade == 0 and token.note == "weight 0" for token in block.branches[1].tokens)
+    assert block.tasks == {"qa": 3}
+    assert any(token.weight == 0 for token in block.branches[1].tokens)
 
 
 def test_ranks_are_told():
     branches = tuple(Branch((bot(text),), rank=rank) for rank, text in enumerate(("good", "bad")))
     tree = MessageTree("t", (user("Hi"),), (Branch((user("?"),), branches),))
     titles = [branch.title.split(":")[0] for branch in tree_block(tree, tiny_encoder()).branches]
-    assert titles == ["root ", "0 ", "0.0 , rank 0 (best)", "0.1 , rank 1"]
+    assert titles == ["root", "0", "0.0, rank 0 (best)", "0.1, rank 1"]
 
 
 def test_shades_tell_small_weights_apart_beside_a_great_one():
@@ -190,16 +233,18 @@ def test_shades_tell_small_weights_apart_beside_a_great_one():
     assert np.diff(found[1:]) == pytest.approx([0.88 / 3] * 3)  # equal factors are equal steps
     assert found[-1] == 1
     assert shades(1e-9) == found[1]  # not to be taken for 0
-    assert [token.shade for token in shades.scale()] == sorted(token.shade for token in shades.scale())
-    assert [token.text for token in shades.scale()][::5] == ["0", "20"]
+    scale = shades.scale()
+    assert scale == sorted(scale)
+    assert scale[::5] == pytest.approx([0, 20])
+    assert scale[1] == pytest.approx(0.02)
 
 
 def test_nearly_equal_weights_are_shaded_alike_and_negative_ones_told():
     shades = Shades.of([np.array([1.0, 1.1, -0.5])])
     assert shades(1.0) > 0.9
     assert shades(-1.1) == -1
-    assert shades.scale()[-1].shade == -1
-    assert not any(token.shade < 0 for token in Shades.of([np.array([1.0])]).scale())
+    assert shades.scale()[-1] < 0
+    assert min(Shades.of([np.array([1.0])]).scale()) == 0
     assert Shades.of([])(1.0) == Shades.of([np.zeros(3)])(1.0) == 1
 
 
@@ -210,10 +255,14 @@ def test_a_row_shows_what_is_vision_text_and_answer(media, groups):
     text = MessageTree("t", (user("Hi"),), (Branch((bot("a"),)), Branch((bot("b"),))))
     sequences = [encoder(image), encoder(text)]
     row = Row.join(sequences, Budget(tokens=200, crops=8), pad=True)
-    block = row_block(row, 3)
-    assert block.title.startswith("Row 3: 2 trees: ")
-    assert [name for name, _ in block.trees] == ["i", "t"]
-    for (_, pieces), sequence in zip(block.trees, sequences, strict=True):
+    block = row_block(row, 3, ["t7", ""])
+    assert block.title == f"Row 3: 2 trees, {len(row.target)} targets"
+    assert [(tree.name, tree.link) for tree in block.trees] == [("i", "t7"), ("t", "")]
+    fills = [(fill.name, fill.used, fill.most) for fill in block.fills]
+    assert fills == [("tokens", sum(map(len, sequences)), 200), ("crops", 3, 8)]
+    assert block.fills[1].share == 3 / 8
+    assert block.mask.picture.size == mask_picture(row).size
+    for pieces, sequence in zip((tree.pieces for tree in block.trees), sequences, strict=True):
         assert sum(piece.share for piece in pieces) == pytest.approx(len(sequence) / 200)
         by_tone = {
             tone: sum(p.share for p in pieces if p.tone == tone) * 200 for tone in ("vision", "answer")
@@ -223,115 +272,4 @@ def test_a_row_shows_what_is_vision_text_and_answer(media, groups):
             assert by_tone["vision"] == pytest.approx((sequence.group >= 0).sum())
         else:
             assert by_tone["vision"] == pytest.approx(len(sequence.slot))
-    assert block.trees[0][1][-1].note.endswith(" tokens")
-
-
-def page_of(tmp_path, encoder, *given):
-    write_trees(tmp_path / "d.jsonl", given)
-    budget = Budget(tokens=300, crops=16)
-    examples = Examples.read([DataSet(tmp_path / "d.jsonl")], Maker(encoder, budget=budget))
-    viewed = view(examples, budget, out=tmp_path / "page.html")
-    return viewed, (tmp_path / "page.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", ["text", "image", "video"])
-def test_a_page_of_one_kind_of_tree_is_whole(media, encoder, tmp_path, kind):
-    shown = {"text": (), "image": (media["wide"],), "video": (media["video"],)}[kind]
-    tree = MessageTree(f"only-{kind}", (user(*shown, "Look."), bot("Seen.")))
-    viewed, html = page_of(tmp_path, encoder, tree)
-    assert (viewed.trees, viewed.rows, viewed.dropped) == (1, 1, ())
-    assert html.count("<img ") == {"text": 0, "image": 1, "video": 4}[kind]
-    assert f"only-{kind}" in html
-    assert "Dropped" not in html
-    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", html)
-    assert not re.search(r"https?://", html)
-
-
-def test_hostile_trees_stay_text(media, encoder, tmp_path):
-    points = Points(HOSTILE, (Point(0.5, 0.5),))
-    tree = MessageTree(
-        HOSTILE,
-        (user(media["wide"], HOSTILE),),
-        (Branch((user(HOSTILE), bot(points)), task="pointing"), Branch((user(HOSTILE), bot(HOSTILE)))),
-        source=HOSTILE,
-    )
-    _, html = page_of(tmp_path, encoder, tree)
-    assert "<script" not in html
-    assert "&lt;script&gt;" in html
-
-
-def test_a_page_shows_some_and_counts_all(encoder, tmp_path):
-    trees = [MessageTree(f"t{number}", (user("Hi"), bot("word " * 30))) for number in range(30)]
-    write_trees(tmp_path / "d.jsonl", trees)
-    budget = Budget(tokens=120, crops=1)
-    examples = Examples.read([DataSet(tmp_path / "d.jsonl")], Maker(encoder, budget=budget))
-    viewed = view(examples, budget, out=tmp_path / "page.html", most=6)
-    html = (tmp_path / "page.html").read_text()
-    rows = int(re.search(r"of (\d+) rows", html)[1])
-    assert (viewed.trees, viewed.rows) == (30, rows)
-    assert f"Showing 6 of 30 trees and 3 of {rows} rows; `data view --trees`" in html
-    assert html.count("<details>") == 6
-    assert html.count('class="row"') == 3
-
-
-def test_a_file_is_shown_without_a_recipe(media, tmp_path):
-    bad = {"id": "b", "messages": []}
-    good = MessageTree("g", (user(media["video"], "?"), bot("x"))).to_dict()
-    path = write_jsonl(tmp_path / "d.jsonl", [bad, good])
-    viewed = view_file(path, None, out=tmp_path / "page.html")
-    assert str(viewed).splitlines()[0] == f"{tmp_path / 'page.html'}: 1 trees, 1 packed rows, 1 dropped"
-    assert str(viewed).splitlines()[1].startswith(f"  dropped {path}:1: messages")
-    assert f"{path}:1" in (tmp_path / "page.html").read_text()
-
-
-def test_weights_are_shaded_alike_on_all_trees_of_a_page(encoder, tmp_path):
-    light = MessageTree("light", (user("Hi"), bot("word " * 60)))
-    heavy = MessageTree("heavy", (user("Hi"), bot("1")))
-    _, html = page_of(tmp_path, encoder, light, heavy)
-    first, second = html.split("<details>")[1:]
-    scale = re.search(r'<div class="tokens scale">(.*?)</div>', first)[0]
-    assert scale in second
-    nodes = [part.split('class="node"')[1] for part in (first, second)]
-    shades = [set(re.findall(r"--shade:([\d.]+)", part)) for part in nodes]
-    assert shades[1] == {"0.75"}
-    assert max(shades[0]) < "0.75"
-
-
-def test_tokens_of_no_weight_look_like_nothing_else(tmp_path):
-    encoder = tiny_encoder(weights=Weighting(spans=Spans(opening=Opening(factor=0.0))))
-    _, html = page_of(tmp_path, encoder, MessageTree("t", (user("Hi"), bot("Sure! Here is it: a cat."))))
-    spans = re.findall(r'<span class="(\w+)"( style="[^"]*")? title="weight ([\d.]+)">', html)
-    assert {look for look, _, weight in spans if weight == "0"} == {"zero"}
-    assert {look for look, _, weight in spans if weight != "0"} == {"loss"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, ""),
-        ({"weights.schedule": "{qa: [[0, 1.0], [4, 0.5]]}"}, "before any step: without weights.schedule"),
-        ({"loss.dynamic": "{name: confidence}"}, "before any step: without loss.dynamic"),
-        ({"loss.preference": "{name: dpo}", "loss.reference": "model"}, "by task and length have no part"),
-    ],
-)
-def test_a_page_says_what_of_the_weights_it_cannot_show(changes, said, tmp_path):
-    ranked = tuple(Branch((bot(text),), rank=rank) for rank, text in enumerate(("good", "bad")))
-    tree = MessageTree("g", (user("Hi"),), (Branch((user("?"),), ranked),))
-    file = write_jsonl(tmp_path / "d.jsonl", [tree.to_dict()])
-    recipe = load_recipe(tiny_recipe(tmp_path, file), changes)
-    note = weights_note(recipe)
-    assert (said in note, bool(note)) == (True, bool(said))
-    view_file(file, recipe, out=tmp_path / "page.html")
-    assert (note or "Trees") in (tmp_path / "page.html").read_text()
-
-
-def test_more_trees_are_shown_when_asked_for(tmp_path):
-    trees = [MessageTree(f"t{number}", (user("Hi"), bot("x"))) for number in range(30)]
-    write_trees(tmp_path / "d.jsonl", trees)
-    for most, text in ((1, "Showing 1 of 30 trees and 1 of "), (40, "Showing 30 of 30 trees")):
-        view_file(tmp_path / "d.jsonl", None, out=tmp_path / "page.html", most=most)
-        html = (tmp_path / "page.html").read_text()
-        assert text in html
-        assert ("--trees" in html) == (most < 30)
-    with pytest.raises(RecipeError, match="trees is 0"):
-        view_file(tmp_path / "d.jsonl", None, out=tmp_path / "page.html", most=0)
+    assert block.trees[0].pieces[-1].note.endswith(" tokens")

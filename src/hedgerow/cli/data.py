@@ -144,18 +144,19 @@ def view(
     file
         Trees in the native format.
     recipe
-        The recipe whose tokenizer, vision settings, weights and budget are used; small defaults without one.
+        The recipe whose tokenizer, vision settings, weights and budget are used; those of Molmo2 without one.
         Any field of it can be set by a dotted flag, such as `--weights.preset uniform`.
     out
         The page to write.
     trees
-        How many trees to show, the first ones of the file; each adds about 10 KB and its pictures.
+        How many trees to show, the first ones of the file, 50 a page; pictures are made of up to 200 of them.
     """
     check_readable(file)
     chosen = settings_of(recipe, overrides)
+    from hedgerow.report.terminal import measuring
     from hedgerow.report.view import view_file
 
-    result = view_file(file, chosen, out=out, most=trees)
+    result = view_file(file, chosen, out=out, most=trees, progress=measuring())
     print(fields(result) if as_json else result)
 
 

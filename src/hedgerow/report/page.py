@@ -12,6 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image as Pixels
 
+from hedgerow.report.figure import Figure
+from hedgerow.report.shades import Shades
+
 COLOURS = ("#2f6db5", "#c2571a", "#2e8b57", "#9b3fa5", "#a8861d", "#c0395b", "#4c7f86", "#7a6a58")
 _WIDTH, _HEIGHT, _MARGIN, _PAD = 560, 240, 46, 14  # units of a chart; the last is free beside the points
 _LETTER = 6.6  # units of a digit of an axis at most
@@ -57,11 +60,29 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of a picture with a name, in fractions of its width and height."""
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture with a caption, for `Pictures` and `Tree`; `source` is a data URI from `data_uri`."""
+    """A picture with a caption, for `Pictures` and `Tree`; `source` is a data URI from `data_uri`.
+
+    `size` is (width, height) in pixels, where it is known. Over it lie lines of a `grid` of (rows, columns),
+    and borders of `tiles`.
+    """
 
     source: str
     caption: str
+    size: tuple[int, int] = (0, 0)
+    grid: tuple[int, int] = (0, 0)
+    tiles: Sequence[Tile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +95,78 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as shown: `shade` from 0 to 1 tells its weight, below 0 a negative one; None without loss."""
+    """Tokens of one weight that follow each other; `weight` is None where there is no loss.
 
-    text: str
-    shade: float | None
-    note: str
+    `parts` are their text, each with whether it is that of special tokens.
+    """
+
+    parts: Sequence[tuple[str, bool]]
+    weight: float | None
+    count: int = 1
+
+    @property
+    def text(self) -> str:
+        """All of their text."""
+        return "".join(text for text, _ in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One node of a shown tree."""
+    """One node of a shown tree; `label` is short, `title` says all."""
 
     title: str
     depth: int
     tokens: Sequence[Token]
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a tree: a `kind` to look for, and what it comes to."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A tree as the model sees it: frames with annotations, then every node's tokens.
 
-    `scale` are tokens that explain the shades.
+    Branches are depth first, and the root has depth 0. `facts` stand beside the title, `tasks` are those of
+    its answers with how many there are, `notes` say more of its problems. `pictures` were chosen from `of`.
     """
 
     title: str
     pictures: Sequence[Picture]
     branches: Sequence[Branch]
-    scale: Sequence[Token] = ()
+    shades: Shades
+    facts: str = ""
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
+    of: int = 0
     kind: str = field(default="tree", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An example that is not there, and why, for `Trees`."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Many trees, 50 a page, to be filtered by task, problem and words; weights are shaded alike on all.
+
+    `missing` come after the trees. The number of a tree in the page's addresses is its place, from 0.
+    """
+
+    trees: Sequence[Tree]
+    missing: Sequence[Missing]
+    shades: Shades
+    kind: str = field(default="trees", init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +179,36 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A tree in a packed row; `link` is the address of the tree on the page, if it is shown."""
+
+    name: str
+    pieces: Sequence[Piece]
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """How much of one budget a row holds."""
+
+    name: str
+    used: int
+    most: int
+
+    @property
+    def share(self) -> float:
+        """The part that is used, 0 to 1."""
+        return self.used / self.most if self.most else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Packed:
-    """A packed row, drawn as its trees side by side."""
+    """A packed row, drawn as its trees side by side, with what it holds and who sees whom on it."""
 
     title: str
-    trees: Sequence[tuple[str, Sequence[Piece]]]
+    trees: Sequence[Placed]
+    fills: Sequence[Fill] = ()
+    mask: Figure | None = None
     kind: str = field(default="packed", init=False)
 
 
@@ -132,24 +222,52 @@ class Section:
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> Path:
     """Write a page and return its path; the file is replaced whole."""
-    loader = FileSystemLoader(Path(__file__).parent)
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["show"] = show
+    environment.filters["exact"] = exact_uri
+    environment.filters["plain"] = plain
     environment.tests["number"] = lambda value: isinstance(value, int | float)
-    page = environment.get_template("page.html").render(title=title, subtitle=subtitle, sections=sections)
+    paged = any(getattr(block, "kind", "") == "trees" for section in sections for block in section.blocks)
+    template = environment.get_template("page.html")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:  # piece by piece: a page of many trees is long
+            file.writelines(template.generate(title=title, subtitle=subtitle, sections=sections, paged=paged))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
 def data_uri(picture: Pixels.Image, *, quality: int = 80) -> str:
     """Return a picture as a JPEG data URI."""
+    return _uri(picture.convert("RGB"), "jpeg", quality=quality, optimize=True)
+
+
+def small_uri(picture: Pixels.Image) -> str:
+    """Return a picture as the data URI of a WebP file, which takes half of what JPEG does at small sizes."""
+    return _uri(picture.convert("RGB"), "webp", quality=75)
+
+
+def exact_uri(picture: Pixels.Image) -> str:
+    """Return a drawing of few colours as the data URI of a PNG file, which loses nothing."""
+    colours = picture.getcolors(256)
+    small = picture if colours is None else picture.quantize(len(colours), dither=Pixels.Dither.NONE)
+    return _uri(small, "png", optimize=True)
+
+
+def _uri(picture: Pixels.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def plain(text: str) -> Markup:
+    """Write text between tags, where quotes and > mean nothing: tokens are full of both."""
+    return Markup(text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def show(value: object) -> str:

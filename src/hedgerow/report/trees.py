@@ -1,97 +1,62 @@
 """Trees and packed rows as blocks of a page: the processed pixels, every token, every weight."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from PIL import Image as Pixels
 
-from hedgerow.content import Point, Points, Tracks
+from hedgerow.content import Point, Points, Text, Tracks
 from hedgerow.encode import Encoder
-from hedgerow.grounding.draw import draw
-from hedgerow.grounding.points import printed_time
 from hedgerow.linearize import arrange
-from hedgerow.report.page import Branch, Packed, Picture, Piece, Token, Tree, data_uri, show
+from hedgerow.report.mask import mask_figure
+from hedgerow.report.page import Branch, Fill, Packed, Picture, Piece, Placed, Tree, show
+from hedgerow.report.pictures import evenly, pictures, shots, taken
+from hedgerow.report.shades import Shades
+from hedgerow.report.tokens import stretches, target_weights
 from hedgerow.sequence import Array, Row, Sample, Sequence
 from hedgerow.tree import MessageTree, Node
-from hedgerow.vision.processor import PATCH, MediaLayout
+from hedgerow.vision.processor import MediaLayout
 
-_SHOWN = 240  # pixels of the longer side of a thumbnail at least
 MOST = 12  # pictures of a tree
+ROOM = 150_000  # characters that they take, about
+_LEAST = 2_200  # of one picture; fewer are shown where there is not so much room
+_LABEL = 44  # characters of a node's question beside the tree
 
 
-_RANGE = 10, 1000  # times that the greatest weight is the one that is shaded as lightly as can be seen
-_LIGHTEST = 0.12
-
-
-@dataclass(frozen=True, slots=True)
-class Shades:
-    """How dark a weight is shown: by its logarithm; 0 is shown in another way.
-
-    Attributes:
-        low: the size shown lightest: the smallest there is, if that is neither nearly the greatest nor tiny.
-        high: the size of the greatest, shown darkest.
-        below: whether some are below 0.
-    """
-
-    low: float
-    high: float
-    below: bool = False
-
-    @classmethod
-    def of(cls, weights: Iterable[Array]) -> "Shades":
-        """Return those for all weights of some sequences, an array of each."""
-        known = np.concatenate([np.zeros(0), *weights])
-        sizes = np.abs(known[known != 0])
-        high = float(sizes.max(initial=0.0)) or 1.0
-        low = float(np.clip(sizes.min(initial=high), high / _RANGE[1], high / _RANGE[0]))
-        return cls(low, high, bool((known < 0).any()))
-
-    def __call__(self, weight: float) -> float:
-        """Return 0 for 0, and for others from `_LIGHTEST` to 1, with the sign of the weight."""
-        if not weight:
-            return 0.0
-        size = min(max(abs(weight), self.low), self.high)
-        share = math.log(size / self.low) / math.log(self.high / self.low)
-        return math.copysign(_LIGHTEST + (1 - _LIGHTEST) * share, weight)
-
-    def scale(self) -> list[Token]:
-        """Return what explains the shades: 0, and weights equally far apart in shade."""
-        weights = [0.0, *np.geomspace(self.low, self.high, 5).tolist()]
-        weights += [-self.high] if self.below else []
-        return [Token(show(weight), self(weight), "") for weight in weights]
-
-
-def tree_block(tree: MessageTree, encoder: Encoder, shades: Shades | None = None) -> Tree:
+def tree_block(
+    tree: MessageTree, encoder: Encoder, *, sequence: Sequence | None = None, room: int = ROOM
+) -> Tree:
     """Show a tree as it is encoded: frames with the true points and tracks, then every node's tokens.
 
     Args:
         tree: the tree.
         encoder: encodes it.
-        shades: of the weights; None: those of this tree alone.
+        sequence: the encoded tree, if it is at hand.
+        room: characters that its pictures may take; 0 for none, and then its pixels are not looked at.
     """
-    sequence = encoder(tree)
+    sequence = sequence or encoder(tree)
     sequence = arrange(sequence, np.argsort(sequence.order))  # as it reads
-    nodes = tree.nodes()
-    pictures = list(_pictures(sequence, encoder.layouts(tree), _truths(encoder, tree), most=MOST))
-    starts = np.cumsum((0, *encoder.lengths(tree)))
-    weights = _weights(sequence)
-    shades = shades or Shades.of([sequence.weight])
+    layouts = encoder.layouts(tree)
+    true = _truths(encoder, tree, layouts) if room else []
+    most = min(max(room // _LEAST, 1), MOST) if room else 0
+    shown, of = pictures(sequence, layouts, true, most=most, room=room)
+    starts = np.cumsum((0, *encoder.lengths(tree))).tolist()
+    weights = target_weights(sequence)
     branches = []
-    for node, start, stop in zip(nodes, starts, starts[1:], strict=False):
-        tokens = _tokens(sequence, encoder, range(start, stop), weights, shades)
-        title = f"{node.address or 'root'} {node.task or ''}{_ranked(node)}{_weighed(sequence, node)}"
-        branches.append(Branch(title, node.address.count(".") + 1 if node.address else 0, tokens))
-    return Tree(_title(sequence), pictures, branches, shades.scale())
-
-
-def _title(sequence: Sequence) -> str:
-    taken = ", ".join(f"{amount:,} {name}" for name, amount in sequence.cost.items())
-    answers = ", ".join(f"{sample.task} {_counted(sample)}" for sample in sequence.samples)
-    return f"{sequence.example}: {taken}, {len(sequence.target)} targets ({answers})"
+    for node, start, stop in zip(tree.nodes(), starts, starts[1:], strict=False):
+        title = f"{_named(node)}{_ranked(node)}{_weighed(sequence, node)}"
+        tokens = stretches(sequence, encoder.chat, range(start, stop), weights)
+        branches.append(Branch(title, _depth(node), tokens, _label(node)))
+    return Tree(
+        tree.id,
+        shown,
+        branches,
+        Shades.of([sequence.weight]),
+        facts=_facts(sequence),
+        tasks=Counter(sample.task for sample in sequence.samples),
+        of=of,
+    )
 
 
 def media_pictures(
@@ -111,40 +76,26 @@ def media_pictures(
         predicted: drawn beside the true ones; what stands on no frame or image is left out.
         most: how many frames and images at most.
     """
-    return list(
-        _pictures(sequence, layouts, _on_media(true, layouts), _on_media(predicted, layouts), most=most)
-    )
+    if sequence.vision is None:
+        return []
+    placed, said = _on_media(true, layouts), _on_media(predicted, layouts)
+    every = shots(sequence.vision, layouts)
+    whole = [shot for shot in every if shot.time is not None or shot.small]
+    return [
+        taken(
+            shot,
+            sequence.vision,
+            layouts[shot.media].size,
+            true=shot.on(placed),
+            predicted=shot.on(said),
+            room=ROOM // MOST,
+        )
+        for shot in evenly(whole, most)
+    ]
 
 
-def _pictures(
-    sequence: Sequence,
-    layouts: Listing[MediaLayout],
-    true: Listing[Listing[Point]],
-    predicted: Listing[Listing[Point]] | None = None,
-    *,
-    most: int,
-) -> Iterator[Picture]:
-    """Frames of videos and whole views of images; points are given for each of them."""
-    crop = images = 0
-    for number, layout in enumerate(layouts):
-        images += not layout.times
-        for place, time in enumerate(layout.times or (None,)):
-            if most == 0:
-                return
-            most -= 1
-            assert sequence.vision is not None
-            picture = _enlarged(
-                Pixels.fromarray(np.asarray(sequence.vision.crops[crop + place])), layout.size
-            )
-            said = [] if predicted is None else _at(predicted[number], time)
-            drawn = draw(picture, true=_at(true[number], time), predicted=said)
-            yield Picture(data_uri(drawn), f"image {images}" if time is None else f"{time:.1f} s")
-        crop += layout.crops
-
-
-def _truths(encoder: Encoder, tree: MessageTree) -> list[list[Point]]:
+def _truths(encoder: Encoder, tree: MessageTree, layouts: Listing[MediaLayout]) -> list[list[Point]]:
     """The annotations of all nodes, for each image and video of a tree."""
-    layouts = encoder.layouts(tree)
     found: list[list[Point]] = [[] for _ in layouts]
     shown: list[list[int]] = []  # by node: the media of its path, itself included
     seen = 0
@@ -157,7 +108,7 @@ def _truths(encoder: Encoder, tree: MessageTree) -> list[list[Point]]:
         parts = [part for part in encoder.answer(node) if isinstance(part, Points | Tracks)]
         path = shown[-1]
         for number, points in zip(path, _on_media(parts, [layouts[n] for n in path]), strict=True):
-            found[number] += points
+            found[number] += [point for point in points if point not in found[number]]
     return found
 
 
@@ -173,29 +124,54 @@ def _on_media(parts: Listing[Points | Tracks], layouts: Listing[MediaLayout]) ->
     return found
 
 
-def row_block(row: Row, number: int) -> Packed:
-    """Show a packed row as its trees side by side; vision, text and answers are told apart."""
+def row_block(row: Row, number: int, links: Listing[str] = ()) -> Packed:
+    """Show a packed row as its trees side by side; vision, text and answers are told apart.
+
+    Args:
+        row: as joined.
+        number: of the row.
+        links: the address on the page of each tree, empty where it is not shown; none for no links.
+    """
     most = max(row.budget["tokens"], len(row))
     answers = np.isin(row.order, row.order[row.source] + 1)
     tone = np.where(row.group >= 0, 0, np.where(answers, 2, 1))
     tone[row.slot] = 0  # a model without groups has slots all the same
     trees, start = [], 0
-    for example, length in zip(row.examples, row.lengths, strict=True):
+    for place, (example, length) in enumerate(zip(row.examples, row.lengths, strict=True)):
         pieces = [
             Piece(count / most, name, f"{count} {name} tokens")
             for name, count in _runs(tone[start : start + length])
         ]
-        trees.append((example, pieces))
+        trees.append(Placed(example, pieces, links[place] if links else ""))
         start += length
-    return Packed(f"Row {number}: {repr(row).splitlines()[0].removeprefix('Row of ')}", trees)
+    fills = [Fill(name, row.cost.get(name, 0), room) for name, room in row.budget.items()]
+    return Packed(
+        f"Row {number}: {_many(len(trees), 'tree')}, {len(row.target):,} targets",
+        trees,
+        fills,
+        mask_figure(row),
+    )
 
 
-def _at(points: Listing[Point], time: float | None) -> list[Point]:
-    """Those on an image (time None), or on the frame at a time."""
-    if time is None:
-        return list(points)
-    printed = printed_time(time)
-    return [point for point in points if point.time is not None and printed_time(point.time) == printed]
+def _facts(sequence: Sequence) -> str:
+    taken = ", ".join(f"{amount:,} {name}" for name, amount in sequence.cost.items())
+    return f"{taken}, {len(sequence.target):,} targets"
+
+
+def _named(node: Node) -> str:
+    return f"{node.address or 'root'}{f' {node.task}' if node.task else ''}"
+
+
+def _depth(node: Node) -> int:
+    return node.address.count(".") + 1 if node.address else 0
+
+
+def _label(node: Node) -> str:
+    """The name of a node and the beginning of its first text."""
+    said = next((part.text for m in node.messages for part in m.parts if isinstance(part, Text)), "")
+    line = " ".join(said.split())
+    short = line if len(line) <= _LABEL else line[: _LABEL - 1] + "…"
+    return f"{_named(node)}: {short}" if short else _named(node)
 
 
 def _ranked(node: Node) -> str:
@@ -204,55 +180,24 @@ def _ranked(node: Node) -> str:
     return f", rank {node.rank}{' (best)' if node.rank == 0 else ''}"
 
 
-def _counted(sample: Sample) -> str:
-    return f"{sample.n} token{'' if sample.n == 1 else 's'}"
+def _many(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def _weighed(sequence: Sequence, node: Node) -> str:
     """The weight of a node's answer tokens, or what it was before data and weighers, and what it became."""
     for number, sample in enumerate(sequence.samples):
-        if sample.branch != node.address:
-            continue
-        own = sequence.weight[sequence.sample == number]
-        told = f": answer of {_counted(sample)}, "
-        if np.allclose(own, sample.weight):
-            return f"{told}weight {sample.weight:.3g} each"
-        return f"{told}base weight {sample.weight:.3g}, tokens weigh {own.min():.3g} to {own.max():.3g}"
+        if sample.branch == node.address:
+            return f": answer of {_many(sample.n, 'token')}, {_each(sequence, number, sample)}"
     return ""
 
 
-def _weights(sequence: Sequence) -> dict[int, float]:
-    """Loss weight by the place of the target token; a place targeted from several sources keeps the last."""
-    return {
-        int(place) + 1: float(weight) for place, weight in zip(sequence.source, sequence.weight, strict=True)
-    }
-
-
-def _tokens(
-    sequence: Sequence, encoder: Encoder, places: range, weights: dict[int, float], shades: Shades
-) -> list[Token]:
-    patch = encoder.chat.special(PATCH) if sequence.vision is not None else -1
-    tokens = []
-    for token, run in groupby(places, key=lambda place: int(sequence.tokens[place])):
-        same = list(run)
-        if token == patch and len(same) > 1:
-            tokens.append(Token(f"{PATCH}x{len(same)}", None, ""))
-            continue
-        for place in same:
-            weight = weights.get(place)
-            shade = None if weight is None else shades(weight)
-            note = "" if weight is None else f"weight {weight:.3g}"
-            tokens.append(Token(encoder.chat.show(token), shade, note))
-    return tokens
-
-
-def _enlarged(picture: Pixels.Image, size: tuple[int, int]) -> Pixels.Image:
-    """Undo the squeeze to a square, so that the picture has the shape of its source again."""
-    width, height = size
-    scale = max(_SHOWN, *picture.size) / max(width, height)
-    return picture.resize(
-        (max(round(width * scale), 1), max(round(height * scale), 1)), Pixels.Resampling.NEAREST
-    )
+def _each(sequence: Sequence, number: int, sample: Sample) -> str:
+    own = sequence.weight[sequence.sample == number]
+    if np.allclose(own, sample.weight):
+        return f"weight {show(sample.weight)} each"
+    low, high = show(float(own.min())), show(float(own.max()))
+    return f"base weight {show(sample.weight)}, tokens weigh {low} to {high}"
 
 
 def _runs(tone: Array) -> list[tuple[str, int]]:

@@ -1,24 +1,33 @@
 """`hedgerow data view`: trees and packed rows of a file as one page."""
 
+import dataclasses
+from collections.abc import Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from hedgerow.build import budget_of, build_encoder, maker_of
 from hedgerow.data.index import Examples
-from hedgerow.data.lines import Dropped, told
+from hedgerow.data.lines import Dropped, located, told
+from hedgerow.data.measure import Maker, Progress
 from hedgerow.data.mixture import DataSet
+from hedgerow.data.seen import losses
+from hedgerow.data.shares import counted
+from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
 from hedgerow.models.spec import ModelSpec
-from hedgerow.packing.plan import plan_epoch
+from hedgerow.packing.plan import Plan, plan_epoch
 from hedgerow.recipe import Data, Model, Packing, Recipe
-from hedgerow.report.page import Section, Table, Text, write_page
-from hedgerow.report.trees import Shades, row_block, tree_block
-from hedgerow.sequence import Budget, Row, Sequence
+from hedgerow.report.blind import blind
+from hedgerow.report.page import Chart, Missing, Problem, Section, Table, Text, Tree, Trees, write_page
+from hedgerow.report.shades import Shades
+from hedgerow.report.trees import ROOM, row_block, tree_block
+from hedgerow.sequence import Array, Budget, Costs, Row, Sequence
 from hedgerow.vision.processor import Molmo2Processor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Viewed:
     """What was written; the figures are of all trees and rows, `dropped` of those that were looked at."""
 
@@ -34,18 +43,23 @@ class Viewed:
 
 
 MOST = 24  # trees of a page, unless told otherwise
+PICTURED = 200  # trees with pictures, at most
 _ROWS = 12  # of a page, at most
+_PICTURES = 2_200_000  # characters that all pictures of a page take
 
 
-def view_file(file: Path, recipe: Recipe | None, *, out: Path, most: int = MOST) -> Viewed:
+def view_file(
+    file: Path, recipe: Recipe | None, *, out: Path, most: int = MOST, progress: Progress | None = None
+) -> Viewed:
     """Write a page that shows the trees of a file as a recipe encodes and packs them.
 
     Args:
         file: trees in the native format.
         recipe: how trees are transformed, encoded and packed, and what becomes of bad ones; None takes the
-            sizes of the default model and leaves out what is bad or too large, naming it on the page.
+            vision settings of Molmo2 and leaves out what is bad or too large, naming it on the page.
         out: the page.
-        most: how many trees to show, the first ones.
+        most: how many trees to show, the first ones; pictures are made of `PICTURED` of them at most.
+        progress: called with how many trees are measured, and how many there are.
 
     Raises:
         DataError: an example is bad and `on_bad` is raise, or none is left.
@@ -53,11 +67,10 @@ def view_file(file: Path, recipe: Recipe | None, *, out: Path, most: int = MOST)
     """
     if most < 1:
         raise RecipeError(f"trees is {most}; give at least 1")
-    recipe = recipe or _small(file)
-    budget = budget_of(recipe)
+    recipe = recipe or _molmo2(file)
     maker = maker_of(recipe, build_encoder(recipe))
-    examples = Examples.read([DataSet(file)], maker)
-    return view(examples, budget, out=out, most=most, note=weights_note(recipe))
+    examples = Examples.read([DataSet(file)], maker, progress=progress)
+    return view(examples, maker, budget_of(recipe), out=out, most=most, note=weights_note(recipe))
 
 
 def weights_note(recipe: Recipe) -> str:
@@ -77,70 +90,172 @@ def weights_note(recipe: Recipe) -> str:
     return f"Weights are those before any step: without {named}." if named else ""
 
 
-def _small(file: Path) -> Recipe:
-    spec = ModelSpec()
+def _molmo2(file: Path) -> Recipe:
+    vision = Molmo2Processor()
     return Recipe(
         data=Data(train=(DataSet(file),), on_bad="skip"),
         packing=Packing(oversize="drop"),
-        model=Model(spec=spec),
-        vision=Molmo2Processor(crop_size=spec.crop_size, patch_size=spec.patch_size),
+        model=Model(spec=ModelSpec(crop_size=vision.crop_size, patch_size=vision.patch_size)),
+        vision=vision,
         steps=1,
         out=Path("runs/view"),
     )
 
 
-def view(examples: Examples, budget: Budget, *, out: Path, most: int = MOST, note: str = "") -> Viewed:
+def view(
+    examples: Examples, maker: Maker, budget: Budget, *, out: Path, most: int = MOST, note: str = ""
+) -> Viewed:
     """Write a page that shows trees as they are encoded, and the rows they are packed into.
 
     Args:
         examples: indexed trees.
+        maker: what they were indexed with.
         budget: what a row may hold.
         out: the page.
-        most: how many trees to show; half as many rows are shown, 12 at most. The figures are of all.
+        most: how many trees to show; half as many rows are shown, 12 at most: those that
+            hold most of these trees. The figures are of all.
         note: what to say of the weights.
     """
     costs = examples.costs(0)
     plan = plan_epoch(costs, budget, seed=0, epoch=0)
-    rows, bad = _rows(examples, budget, plan.rows[: min(-(-most // 2), _ROWS)])
-    shown, bounds = [], []
-    for number in range(min(most, len(costs))):
-        outcome = examples.attempt(0, number)
-        if isinstance(outcome, Sequence):
-            shown.append(examples.tree(0, number))
-            bounds.append(outcome.weight)
-        else:
-            bad.append(outcome)
-    shades = Shades.of(bounds)
-    dropped = (*examples.dropped, *examples.epoch(0).dropped, *dict.fromkeys(bad))
-    more = "; `data view --trees` takes another number" if most < len(costs) else ""
-    summary = Text(
-        f"Showing {len(shown)} of {len(costs)} trees and {len(rows)} of {len(plan.rows)} rows{more}. {plan!r}"
-    )
-    notes = [Text(note)] if note else []
-    sections = [
-        Section("Packed rows", [summary, *(row_block(row, number) for number, row in rows.items())]),
-        Section("Trees", [*notes, *(tree_block(tree, examples.encoder, shades) for tree in shown)]),
+    shown, bad, weights = _trees(examples, maker, min(most, len(costs)))
+    dropped = (*examples.dropped, *examples.epoch(0).dropped, *bad.values())
+    links = {number: f"t{place}" for place, number in enumerate(shown)}
+    planned = _fullest(plan, links, min(-(-most // 2), _ROWS))
+    rows = [
+        row_block(row, number, names) for number, row, names in _rows(examples, budget, planned, bad, links)
     ]
-    if dropped:
-        sections.append(dropped_section(dropped))
-    subtitle = ", ".join(sorted({line.path for line in examples.lines}))
-    write_page(out, "Message trees", sections, subtitle=subtitle)
+    trees = Trees(
+        list(shown.values()),
+        [Missing(item.where, item.reason) for item in dropped],
+        Shades.of(weights),
+    )
+    said = _said(len(shown), len(costs), len(rows), plan, len(dropped))
+    sections = [
+        Section("Packed rows", [Text(said), *_fills(plan, costs), *rows]),
+        Section("Trees", [*([Text(note)] if note else []), trees]),
+    ]
+    write_page(out, "Message trees", sections, subtitle=", ".join(sorted(examples.lines.paths)))
     return Viewed(out, len(costs), len(plan.rows), dropped)
 
 
+def _said(shown: int, trees: int, rows: int, plan: Plan, dropped: int) -> str:
+    more = "; `data view --trees` takes another number" if shown + dropped < trees else ""
+    pictures = f" Pictures are of the first {PICTURED} trees." if shown > PICTURED else ""
+    left = f" {counted(dropped, 'example')} dropped, named behind the trees." if dropped else ""
+    seen = f"Showing {shown} of {trees} trees and {rows} of {len(plan.rows)} rows{more}."
+    return f"{seen}{pictures}{left} {plan!r}"
+
+
+def _trees(
+    examples: Examples, maker: Maker, most: int
+) -> tuple[dict[int, Tree], dict[int, Dropped], list[Array]]:
+    """Show the first examples, by number; say which of them turn out bad, and which weights there are."""
+    without = blind(examples.encoder)
+    room = min(_PICTURES // min(most, PICTURED), ROOM)
+    shown: dict[int, Tree] = {}
+    bad: dict[int, Dropped] = {}
+    weights = []
+    for number in range(most):
+        pictured = number < PICTURED
+        outcome = examples.attempt(0, number) if pictured else _unseen(examples, without, number)
+        if isinstance(outcome, Dropped):
+            bad[number] = outcome
+            continue
+        tree = examples.tree(0, number)
+        found = tree_block(tree, without, sequence=outcome, room=room if pictured else 0)
+        shown[number] = _with_problems(found, examples, maker, number)
+        weights.append(np.unique(outcome.weight))
+    return shown, bad, weights
+
+
+def _unseen(examples: Examples, without: Encoder, number: int) -> Sequence:
+    """Encode an example but for its pixels."""
+    with located(examples.where(0, number)):
+        return without(examples.tree(0, number))
+
+
+def _with_problems(tree: Tree, examples: Examples, maker: Maker, number: int) -> Tree:
+    """Add where a tree stands, and what of it is not taught."""
+    epoch = examples.epoch(0)
+    known, facts = epoch.surveys, f"{tree.facts}, {examples.where(0, number)}"
+    points, lost, left, cut = (
+        int(column[number]) for column in (known.points, known.lost, known.left, known.cut)
+    )
+    found = []
+    if lost:
+        found.append(Problem("points lost", f"{lost:,} of {counted(points, 'point')} lost"))
+    if left:
+        found.append(Problem("branches left out", f"{counted(left, 'branch')} left out"))
+    if cut:
+        found.append(Problem("shortened", f"shortened by {counted(cut, 'branch')}"))
+    notes = []
+    if lost:
+        line = examples.lines[int(epoch.drawn.examples[number])]
+        written = maker.tree(line, int(epoch.drawn.turns[number]))
+        for loss in losses(written, examples.encoder):
+            where = f"branch {loss.address} of the file" if loss.address else "root"
+            if loss.lost:
+                notes.append(f"{where}{', left out' if loss.left_out else ''}: {loss.reason}")
+    return dataclasses.replace(tree, facts=facts, problems=found, notes=notes)
+
+
+def _fullest(plan: Plan, links: dict[int, str], most: int) -> dict[int, list[int]]:
+    """Choose the rows that hold most of the trees that are shown, by number."""
+    held = [sum(example in links for example in row) for row in plan.rows]
+    chosen = sorted(range(len(held)), key=lambda number: -held[number])[:most]
+    return {number: plan.rows[number] for number in sorted(chosen)}
+
+
 def _rows(
-    examples: Examples, budget: Budget, planned: Listing[Listing[int]]
-) -> tuple[dict[int, Row], list[Dropped]]:
-    """Join the planned rows, by number, and say which examples are missing from them."""
-    rows: dict[int, Row] = {}
-    bad: list[Dropped] = []
-    for number, row in enumerate(planned):
-        outcomes = [examples.attempt(0, example) for example in row]
-        bad += [outcome for outcome in outcomes if isinstance(outcome, Dropped)]
-        found = [outcome for outcome in outcomes if isinstance(outcome, Sequence)]
+    examples: Examples,
+    budget: Budget,
+    planned: dict[int, list[int]],
+    bad: dict[int, Dropped],
+    links: dict[int, str],
+) -> Iterator[tuple[int, Row, list[str]]]:
+    """Join planned rows without those that turned out bad; give number, row, and where its trees stand."""
+    without = blind(examples.encoder)
+    for number, examples_of in planned.items():
+        kept = [example for example in examples_of if example not in bad]
+        found = [_unseen(examples, without, example) for example in kept]
         if found:
-            rows[number] = Row.join(found, budget)
-    return rows, bad
+            yield number, Row.join(found, budget), [links.get(example, "") for example in kept]
+
+
+def _fills(plan: Plan, costs: Costs) -> Iterator[Table | Chart]:
+    """What all rows hold together, and each of them."""
+    names = list(plan.budget)
+    used = {name: plan.cost.get(name, 0) for name in names}
+    space = {name: plan.budget[name] * len(plan.rows) for name in names}
+    yield Table(
+        ("budget", "a row", "all rows", "used", "share", "waste"),
+        [
+            (
+                name,
+                plan.budget[name],
+                space[name],
+                used[name],
+                used[name] / space[name] if space[name] else None,
+                space[name] - used[name],
+            )
+            for name in names
+        ],
+        caption="What rows hold, all of them",
+    )
+    if len(plan.rows) > 2:
+        held = costs.amounts(*names)
+        sums = np.array([held[row].sum(axis=0) for row in plan.rows])
+        yield Chart(
+            "Share of each budget that rows use",
+            {
+                name: list(enumerate((sums[:, place] / plan.budget[name]).tolist()))
+                for place, name in enumerate(names)
+                if plan.budget[name]
+            },
+            "row",
+            "share",
+        )
 
 
 def dropped_section(dropped: Listing[Dropped]) -> Section:
