@@ -236,8 +236,8 @@ CONVERSIONS = (
         ),
         place="rows.jsonl:1: ",
         given="a turn is from 'bot'",
-        allowed="allowed: human, user, gpt, assistant, system",
-        remedy="allowed: ",
+        allowed="allowed are human, user, gpt, assistant, system",
+        remedy="correct it",
         why="Rename it in the file, or leave bad rows out with `--on-bad skip`.",
     ),
     Case(

@@ -1,4 +1,6 @@
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from hedgerow.build import build_encoder
 from hedgerow.errors import RecipeError
@@ -37,6 +39,13 @@ def test_a_folder_for_frames_that_cannot_be_written_stops_at_once(tmp_path):
     recipe = recipe_of(tmp_path, overrides={"data.frames.folder": str(tmp_path / "file" / "kept")})
     assert recipe.data.frames.gigabytes == 20
     with pytest.raises(RecipeError, match=r"data\.frames\.folder"):
+        build_encoder(recipe)
+
+
+def test_a_tokenizer_without_the_tokens_of_a_turn_is_refused(tmp_path):
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    recipe = recipe_of(tmp_path, overrides={"model.tokenizer": str(tmp_path)})
+    with pytest.raises(RecipeError, match=r"the tokenizer has no token <\|im_start\|>; add it"):
         build_encoder(recipe)
 
 

@@ -12,6 +12,9 @@ from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.recipe import Model, Recipe, load_recipe
+from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
+from hedgerow.vision.text import TextProcessor
 from hedgerow.weights import PRESETS, Weighting
 
 SMALL = """
@@ -94,6 +97,25 @@ vision: {crop_size: 84, patch_size: 7}
 packing: {window: 4096, balance: true, oversize: shorten}
 steps: 10
 """
+
+
+@pytest.mark.parametrize("family", ["molmo2", "qwen3_vl", "text"])
+def test_vision_names_a_family(write, family):
+    kinds = {"molmo2": Molmo2Processor, "qwen3_vl": Qwen3VLProcessor, "text": TextProcessor}
+    text = SMALL.replace("spec: {}", "checkpoint: x").replace("{crop_size: 84, patch_size: 7}", "{}")
+    recipe = load_recipe(write(text), {"vision.family": family})
+    assert recipe.vision == kinds[family]()
+    assert load_recipe(write(recipe.to_yaml())).vision == recipe.vision
+    assert recipe.to_dict()["vision"]["family"] == family
+
+
+def test_a_family_that_does_not_exist_is_told_beside_those_that_do(write):
+    with pytest.raises(RecipeError, match=r"vision: .*'qwen'.*'molmo2', 'qwen3_vl', 'text'$"):
+        load_recipe(write(SMALL), {"vision.family": "qwen"})
+
+
+def test_a_recipe_that_names_no_family_is_for_molmo2(write):
+    assert load_recipe(write(SMALL)).vision == Molmo2Processor(crop_size=84, patch_size=7)
 
 
 def test_a_mixture_and_transforms_are_read_and_written(write, tmp_path):
@@ -279,6 +301,22 @@ def test_dotted_overrides_reach_everything(write):
         ),
         ("vision: {crop_size: 85}", "vision: crop_size 85 is no multiple of patch_size 14"),
         ("vision: {crop_size: 98, patch_size: 7}", "vision.crop_size is 98, model.spec.crop_size 84"),
+        (
+            "vision: {family: text}",
+            "vision.family is text, model.spec is of a Molmo2; name a model.checkpoint",
+        ),
+        (
+            "{vision: {family: qwen3_vl, crop_size: 84}, model: {checkpoint: x}}",
+            "vision.crop_size: unknown key 'crop_size'",
+        ),
+        (
+            "{vision: {family: qwen3_vl, min_pixel: 84}, model: {checkpoint: x}}",
+            "vision.min_pixel: unknown key 'min_pixel'; did you mean 'min_pixels'?",
+        ),
+        (
+            "{vision: {family: qwen3_vl, fps: 0}, model: {checkpoint: x}}",
+            "vision: Qwen3VLProcessor(patch_size=16",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line_with_file_key_and_what_is_allowed(write, change, told):

@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from hedgerow import encode, verify, visibility
+from hedgerow import verify, visibility
 from hedgerow.attention.register import BACKENDS, Visibility, adopt, choose
 from hedgerow.build import build_model
+from hedgerow.encode import encoder as encoder_module
+from hedgerow.encode.writer import Writer
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.recipe import load_recipe
@@ -218,22 +220,22 @@ def test_law_1_breaks_when_the_windows_of_a_row_all_show_its_first_crops(check, 
 
 
 def test_law_2_breaks_when_branches_do_not_restart_where_their_parent_ends(check, monkeypatch):
-    honest = encode.linearize
+    honest = encoder_module.linearize
     monkeypatch.setattr(
-        encode, "linearize", lambda *shape: (made := honest(*shape))._replace(position=made.order)
+        encoder_module, "linearize", lambda *shape: (made := honest(*shape))._replace(position=made.order)
     )
     assert broken(check()) == {2}
 
 
 def test_law_2_breaks_when_a_branch_has_other_tokens_than_its_conversation(check, monkeypatch):
-    honest = encode.Encoder._add_text
+    honest = Writer._add
 
-    def add_text(self, draft, history, number, media):
-        if number and len(draft.tokens) == 0:
+    def add(self, draft, history, above, group):
+        if len(history) > 1 and not draft.tokens:
             draft.add(self.chat.encode("-").tokens)
-        honest(self, draft, history, number, media)
+        return honest(self, draft, history, above, group)
 
-    monkeypatch.setattr(encode.Encoder, "_add_text", add_text)
+    monkeypatch.setattr(Writer, "_add", add)
     assert 2 in broken(check())
 
 
@@ -290,8 +292,8 @@ def test_law_13_breaks_when_a_group_spans_an_answer(check, monkeypatch, trees):
 
 
 def test_law_13_breaks_when_the_target_is_its_own_source(check, monkeypatch):
-    honest = encode._sources
-    monkeypatch.setattr(encode, "_sources", lambda target, *more: honest(target, *more) + 1)
+    honest = encoder_module._sources
+    monkeypatch.setattr(encoder_module, "_sources", lambda target, *more: honest(target, *more) + 1)
     assert 13 in broken(check())
 
 

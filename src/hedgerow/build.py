@@ -15,8 +15,9 @@ from hedgerow.data.names import check_sources, check_spans, check_tasks
 from hedgerow.data.references import References
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
-from hedgerow.models.assemble import build, load
-from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.assemble import build
+from hedgerow.models.pretrained import family_of, load
+from hedgerow.models.rows import RowModel
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
@@ -25,6 +26,7 @@ from hedgerow.vision.processor import VisionProcessor
 
 logging.disable_progress_bar()  # a run has its own
 _MOST_WORKERS = 16  # each holds a tokenizer and the facts
+TURN = ("<|im_start|>", "<|im_end|>")  # around each turn of a conversation
 MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
 
 
@@ -33,14 +35,18 @@ def build_encoder(recipe: Recipe) -> Encoder:
 
     Raises:
         DataError: there is no such tokenizer.
-        RecipeError: the folder of `data.frames` cannot be written.
+        RecipeError: the tokenizer lacks the tokens around a turn, or the folder of `data.frames` cannot be
+            written.
     """
+    chat = ChatFormat(load_tokenizer(recipe.model.tokenizer))
+    for name in TURN:
+        chat.special(name)
     frames = recipe.data.frames
     processor: VisionProcessor = recipe.vision
     if frames is not None:
         processor = FrameCache(processor, frames.folder, round(frames.gigabytes * 1e9))
     return Encoder(
-        ChatFormat(load_tokenizer(recipe.model.tokenizer)),
+        chat,
         processor,
         weights=recipe.weights,
         facts=MediaFacts(recipe.out / "media.json"),
@@ -144,13 +150,21 @@ def _cores() -> int:
     return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), _MOST_WORKERS)
 
 
-def build_model(recipe: Recipe) -> Molmo2:
+def build_model(recipe: Recipe) -> RowModel:
     """Make the model a run starts from: another run's, a checkpoint's, or a fresh one.
 
     Raises:
-        RecipeError: a folder holds no model, or sizes do not fit.
+        DataError: a folder holds no model.
+        RecipeError: sizes do not fit, or the recipe encodes media for another family of models.
+        VisibilityError: the model cannot hide the branches of a row from each other.
     """
-    return _fresh_or_loaded(recipe).to(device())
+    folder = origin_of(recipe)
+    return (_fresh(recipe) if folder is None else _loaded(recipe, folder)).to(device())
+
+
+def origin_of(recipe: Recipe) -> Path | None:
+    """Return the folder of the model a run starts from, None for fresh weights."""
+    return recipe.model.checkpoint if recipe.init is None else recipe.init / MODEL
 
 
 def device() -> torch.device:
@@ -160,29 +174,35 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def _fresh_or_loaded(recipe: Recipe) -> Molmo2:
-    settings = recipe.model
-    attention = None if settings.attention == "auto" else settings.attention
-    folder = recipe.init / MODEL if recipe.init is not None else settings.checkpoint
-    if folder is not None:
-        return load(
-            folder,
-            attention=attention,
-            vision_attention=settings.vision_attention,
-            gradient_checkpointing=settings.gradient_checkpointing,
+def _loaded(recipe: Recipe, folder: Path) -> RowModel:
+    family, settings = family_of(folder), recipe.model
+    if family != recipe.vision.family:
+        raise RecipeError(
+            f"{folder} is a model of family {family}, the recipe encodes media for {recipe.vision.family}; "
+            f"set vision.family to {family}"
         )
-    assert settings.spec is not None
-    return build(
-        settings.spec,
-        tokenizer=load_tokenizer(settings.tokenizer),
-        seed=recipe.seed,
-        attention=attention,
+    return load(
+        folder,
+        attention=None if settings.attention == "auto" else settings.attention,
         vision_attention=settings.vision_attention,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
 
 
-def trained_model(recipe: Recipe) -> Molmo2:
+def _fresh(recipe: Recipe) -> RowModel:
+    settings = recipe.model
+    assert settings.spec is not None
+    return build(
+        settings.spec,
+        tokenizer=load_tokenizer(settings.tokenizer),
+        seed=recipe.seed,
+        attention=None if settings.attention == "auto" else settings.attention,
+        vision_attention=settings.vision_attention,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def trained_model(recipe: Recipe) -> RowModel:
     """Load what a run of the recipe has trained.
 
     Raises:

@@ -10,7 +10,10 @@ from hedgerow.sequence import Array, Sequence
 
 
 class Layout(NamedTuple):
-    """`order`, `position` and `end` int32 [N]; `start` holds the first logical place of each node."""
+    """`order`, `position` and `end` int32 [N]; `start` holds the first logical place of each node.
+
+    With axes `position` is int32 [A, N].
+    """
 
     order: Array
     position: Array
@@ -18,28 +21,33 @@ class Layout(NamedTuple):
     start: tuple[int, ...]
 
 
-def linearize(parents: Listing[int], lengths: Listing[int]) -> Layout:
+def linearize(parents: Listing[int], lengths: Listing[int], places: Listing[Array] | None = None) -> Layout:
     """Lay the nodes of one tree out in depth-first order.
 
     Args:
         parents: for each node the index of its parent, -1 for the root; depth first, so parents come before
             children and a subtree is contiguous.
         lengths: number of tokens of each node.
+        places: positions of each node's tokens from its start, [length] or [A, length] along A axes; None
+            counts them.
 
     Returns:
-        A layout in which a node's positions continue its parent's and every sibling restarts there.
+        A layout in which a node goes on behind the greatest position of its parent and every sibling restarts
+        there.
 
     Raises:
         ValueError: the nodes are not in depth-first order.
     """
     starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     ends, first = _subtree_ends(parents, starts), np.zeros(len(parents), np.int32)
+    spans = lengths if places is None else [int(own.max(initial=-1)) + 1 for own in places]
     for node, parent in enumerate(parents):
         if parent >= 0:
-            first[node] = first[parent] + lengths[parent]
+            first[node] = first[parent] + spans[parent]
     owner = np.repeat(np.arange(len(parents)), lengths)
     order = np.arange(starts[-1], dtype=np.int32)
-    position = (order - starts[owner] + first[owner]).astype(np.int32)
+    local = order - starts[owner] if places is None else np.concatenate(places, axis=-1)
+    position = (local + first[owner]).astype(np.int32)
     return Layout(order, position, ends[owner].astype(np.int32), tuple(int(s) for s in starts[:-1]))
 
 

@@ -173,9 +173,11 @@ class Sample:
 class VisionInput:
     """What the vision tower receives.
 
-    `crops` uint8 [C, H, W, 3]; `pooling` int32 [V, K] indexes the patches of all crops in a row (crop 0
-    first, -1 is no patch) that make the feature of each slot; `grids` int32 [G, 3] frames, rows and columns
-    of slots of each view, in slot order; `patches` is the number of patches of one crop.
+    `crops` uint8 [C, H, W, 3]; or [C, 3 * T * H * W] where media are cut into patches at their own size: each
+    crop is one patch of T frames, flat as the tower reads it, and `patches` is 1. `pooling` int32 [V, K]
+    indexes the patches of all crops in a row (crop 0 first, -1 is no patch) that make the feature of each
+    slot; `grids` int32 [G, 3] frames, rows and columns of slots of each view, in slot order; `patches` is the
+    number of patches of one crop.
     """
 
     crops: Array

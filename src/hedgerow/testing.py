@@ -5,17 +5,19 @@ import json
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
 import PIL.Image
+from tokenizers import AddedToken, Tokenizer
 
 from hedgerow.encode import Encoder
 from hedgerow.linearize import linearize
 from hedgerow.sequence import Array, Budget, Cost, Row
 from hedgerow.text import ChatFormat, load_tokenizer
-from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.vision.processor import Molmo2Processor, VisionProcessor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,9 +144,128 @@ TINY_VISION: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def tiny_encoder(**options: Any) -> Encoder:
-    """Return an encoder with the shipped tokenizer and 28-pixel crops; `options` are those of `Encoder`."""
-    return Encoder(ChatFormat(load_tokenizer("tiny")), Molmo2Processor(**TINY_VISION), **options)
+TINY_QWEN3_VL: Mapping[str, Any] = {
+    "patch_size": 4, "min_pixels": 64, "max_pixels": 1024, "video_min_pixels": 64, "video_max_pixels": 3072,
+    "max_frames": 5,
+}  # fmt: skip
+_LANGUAGE: Mapping[str, Any] = {
+    "vocab_size": 800, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "initializer_range": 0.15,
+    "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2,
+}  # fmt: skip
+_TOWER: Mapping[str, Any] = {
+    "depth": 3, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": 4,
+    "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
+    "initializer_range": 0.15,
+}  # fmt: skip
+_QWEN_TOKENS = {
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
+
+
+def tiny_encoder(processor: VisionProcessor | None = None, **options: Any) -> Encoder:
+    """Return an encoder with the shipped tokenizer; `options` are those of `Encoder`.
+
+    Args:
+        processor: of any family; None is Molmo2's with 28-pixel crops.
+        options: of `Encoder`.
+    """
+    if processor is None:
+        return Encoder(ChatFormat(load_tokenizer("tiny")), Molmo2Processor(**TINY_VISION), **options)
+    return Encoder(ChatFormat(tiny_tokenizer()), processor, **options)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Return the shipped tokenizer with the visual tokens of Qwen3-VL behind its own."""
+    longer = Tokenizer.from_str(load_tokenizer("tiny").to_str())
+    longer.add_special_tokens([AddedToken(name, normalized=False) for name in _QWEN_TOKENS.values()])
+    return longer
+
+
+def public_qwen3_vl(ours: Qwen3VLProcessor, *, chat_template: str | None = None) -> Any:
+    """Return the `Qwen3VLProcessor` of `transformers` with the settings of ours and the tiny tokenizer.
+
+    Images and text run without torchvision; of videos all but resizing does.
+    """
+    from transformers import PreTrainedTokenizerFast
+    from transformers import Qwen3VLProcessor as Public
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+    class Unchecked(Public):  # type: ignore[misc]
+        """Without a look at the class of the video processor, which asks for torchvision."""
+
+        def check_argument_for_proper_class(self, _: str, argument: Any) -> Any:
+            return type(argument)
+
+    def settings(least: int, most: int) -> dict[str, Any]:
+        size = {"shortest_edge": least, "longest_edge": most}
+        return {"size": size, "patch_size": ours.patch_size, "merge_size": ours.merge_size}
+
+    half = [0.5, 0.5, 0.5]
+    images = settings(ours.min_pixels, ours.max_pixels)
+    videos = settings(ours.video_min_pixels, ours.video_max_pixels)
+    return Unchecked(
+        image_processor=Qwen2VLImageProcessorPil(**images, image_mean=half, image_std=half),
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer()),
+        video_processor=Qwen3VLVideoProcessor(
+            **videos, min_frames=ours.min_frames, max_frames=ours.max_frames
+        ),
+        chat_template=chat_template,
+    )
+
+
+def tiny_checkpoint(folder: Path, kind: Literal["qwen3_vl", "qwen3", "olmo3", "llama"]) -> Path:
+    """Let `transformers` save a tiny model with random weights, and the tokenizer beside it.
+
+    Args:
+        folder: where to.
+        kind: its `model_type`. The OLMo 3 has a sliding window of 6 and YaRN on its layers without one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    tokenizer = tiny_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "qwen3_vl":
+            hf = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**_qwen3_vl_sizes(tokenizer)))
+        else:
+            hf = AutoModelForCausalLM.from_config(_text_config(kind))
+    hf.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _qwen3_vl_sizes(tokenizer: Tokenizer) -> dict[str, Any]:
+    rotary = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
+    return {
+        "text_config": {**_LANGUAGE, "rope_parameters": rotary},
+        "vision_config": dict(_TOWER),
+        **{name: tokenizer.token_to_id(token) for name, token in _QWEN_TOKENS.items()},
+    }
+
+
+def _text_config(kind: str) -> Any:
+    from transformers import AutoConfig
+
+    if kind != "olmo3":
+        return AutoConfig.for_model(kind, **_LANGUAGE)
+    yarn = {
+        "rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "attention_factor": 1.2,
+        "original_max_position_embeddings": 128, "beta_fast": 32.0, "beta_slow": 1.0,
+    }  # fmt: skip
+    layers = {"sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}, "full_attention": yarn}
+    return AutoConfig.for_model(
+        kind,
+        **_LANGUAGE,
+        sliding_window=6,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        rope_parameters=layers,
+    )
 
 
 def tiny_recipe(folder: Path, train: Path, *, evaluate: Path | None = None, steps: int = 2) -> Path:

@@ -142,9 +142,9 @@ def _keys(sections: Iterable[Any]) -> set[str]:
 
 
 def _tags(section: Any) -> tuple[Any, ...]:
-    """By what a section is told from others in its place: the values of its `name` or `type`."""
+    """By what a section is told from others in its place: the values of its `name`, `type` or `family`."""
     fields = fields_of(section)
-    return get_args(fields.get("name")) + get_args(fields.get("type"))
+    return tuple(tag for name in ("name", "type", "family") for tag in get_args(fields.get(name)))
 
 
 def _instead(key: str, here: set[str], names: set[str]) -> str:

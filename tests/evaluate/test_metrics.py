@@ -12,7 +12,6 @@ from hedgerow.errors import DataError
 from hedgerow.evaluate.metrics import (
     Score,
     choice_of,
-    count_of,
     exact_match,
     interval,
     matches,
@@ -20,7 +19,7 @@ from hedgerow.evaluate.metrics import (
     token_f1,
     track_scores,
 )
-from hedgerow.grounding import parse
+from hedgerow.grounding import count_of, parse
 
 # In all cases the frame is 1000 x 500 pixels, so the least side of a box is 0.04 x 500 = 20 pixels.
 SIZE = (1000, 500)

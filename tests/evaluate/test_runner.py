@@ -20,6 +20,8 @@ from hedgerow.evaluate.runner import (
     summary,
 )
 from hedgerow.grounding.codec import format_tracks
+from hedgerow.models.answer import Answer
+from hedgerow.models.generate import Generated
 from hedgerow.testing import write_mp4, write_png
 from hedgerow.tree import Branch, Message, MessageTree
 
@@ -186,11 +188,12 @@ def rig(monkeypatch, encoder, answer):
     """A model that says `answer(number of the prompt)`; returns the prompts it was given."""
     given = []
 
-    def generate(model, prompts, *, max_new_tokens, stop):
-        assert (model, stop) == ("model", encoder.chat.stop)
-        numbers = range(len(given), len(given) + len(prompts))
+    def generate(model, prompts, chat, sampling):
+        assert (model, chat) == ("model", encoder.chat)
+        texts = [answer(number) for number in range(len(given), len(given) + len(prompts))]
         given.extend(prompts)
-        return [list(encoder.chat.encode(answer(number)).tokens)[:max_new_tokens] for number in numbers]
+        tokens = [encoder.chat.encode(text).tokens[: sampling.max_new_tokens] for text in texts]
+        return Generated(tuple(Answer(own, chat.decode(own), "stop") for own in tokens), 0.0, 0.0)
 
     monkeypatch.setattr(runner, "generate", generate)
     return given
@@ -237,9 +240,9 @@ def test_questions_are_asked_in_runs_so_that_not_all_pixels_are_held_at_once(mon
     given = rig(monkeypatch, encoder, lambda number: asked[number].reference)
     sizes, honest = [], runner.generate
 
-    def generate(model, prompts, **more):
+    def generate(model, prompts, *more):
         sizes.append(len(prompts))
-        return honest(model, prompts, **more)
+        return honest(model, prompts, *more)
 
     monkeypatch.setattr(runner, "generate", generate)
     monkeypatch.setattr(runner, "HELD", 150)

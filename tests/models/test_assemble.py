@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -7,143 +6,204 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, Molmo2ForConditionalGeneration
+from transformers import (
+    Molmo2ForConditionalGeneration,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from hedgerow.errors import DataError, RecipeError
-from hedgerow.models.assemble import ModelSpec, build, load, read_settings, save
-from hedgerow.sequence import Cost, Sequence, VisionInput
-from hedgerow.text import load_tokenizer
+from hedgerow.models.assemble import VISUAL_TOKENS, ModelSpec, Parts, assemble, build, load, save
+from hedgerow.models.assemble.rules import Join, Rows, Rule, TensorMap
+from hedgerow.models.assemble.tokens import with_visual_tokens
+from hedgerow.sequence import Cost, Sequence
 
-SETTINGS = {"vision": {"pool": [2, 2]}}
-
-
-def patches(crops, size):
-    """Pixels of each patch in [-1, 1], one patch, one line and one pixel after another."""
-    count, height, width, _ = crops.shape
-    found = []
-    for crop in crops:
-        for top in range(0, height, size):
-            for left in range(0, width, size):
-                lines = [crop[top + y, left + x] for y in range(size) for x in range(size)]
-                found.append(np.concatenate(lines).astype(np.float32) / 255.0 * 2.0 - 1.0)
-    return torch.from_numpy(np.stack(found)).reshape(count, -1, size * size * 3)
+ROWS = 784  # of the language models; the tokenizer has 768 tokens, so 16 rows are padding
+VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
+LANGUAGE = {
+    "hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": ROWS, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "attention_factor": 1.2,
+    "beta_fast": 32.0, "beta_slow": 1.0,
+}  # fmt: skip
 
 
-def picture(vocabulary):
-    """Text, an image of 2 x 4 slots in two crops with their marks, text."""
-    rng = np.random.default_rng(3)
-    patch, start, end = (vocabulary[name] for name in ("<im_patch>", "<im_start>", "<im_end>"))
-    shown = [start, *[patch] * 8, end]
-    tokens = np.array([*rng.integers(3, 768, 4), *shown, *rng.integers(3, 768, 6)], np.int32)
-    size, own = len(tokens), np.arange(len(tokens), dtype=np.int32)
-    none = np.zeros(0, np.int32)
-    crops = rng.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
-    pooling = rng.permutation(32).reshape(8, 4).astype(np.int32)
-    pooling[2, 1:] = -1
+def scrambled(model, seed):
+    """All weights random, norms too, so that none can stand for another."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.25, generator=generator)
+            parameter.add_(1.0 if parameter.ndim == 1 else 0.0)
+    return model.eval()
+
+
+def qwen(**fields):
+    sizes = {"num_hidden_layers": 2, "head_dim": 16, "rope_theta": 5e6} | LANGUAGE
+    return scrambled(Qwen3ForCausalLM(Qwen3Config(**(sizes | fields))), 1)
+
+
+def olmo(**fields):
+    sizes = {
+        "num_hidden_layers": 4,
+        "sliding_window": 64,
+        "max_position_embeddings": 128,
+        "rope_scaling": YARN,
+    }
+    return scrambled(Olmo3ForCausalLM(Olmo3Config(**(sizes | LANGUAGE | fields))), 2)
+
+
+def naflex(**fields):
+    config = Siglip2VisionConfig(**({"num_patches": 25, "patch_size": 3} | VISION | fields))
+    return scrambled(Siglip2VisionModel(config), 3)
+
+
+def fixed(**fields):
+    config = SiglipVisionConfig(**({"image_size": 15, "patch_size": 3} | VISION | fields))
+    return scrambled(SiglipVisionModel(config), 4)
+
+
+def both_towers():
+    text = {"vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 4} | VISION
+    config = SiglipConfig(vision_config={"image_size": 15, "patch_size": 3} | VISION, text_config=text)
+    return scrambled(SiglipModel(config), 5)
+
+
+@pytest.fixture(scope="module")
+def plain_tokenizer(tokenizer):
+    """The shipped tokenizer without its visual tokens."""
+    fields = json.loads(tokenizer.to_str())
+    fields["added_tokens"] = [one for one in fields["added_tokens"] if one["content"] not in VISUAL_TOKENS]
+    return Tokenizer.from_str(json.dumps(fields))
+
+
+@pytest.fixture
+def parts(tmp_path, plain_tokenizer):
+    """Save two models as parts: `parts(vision, language, ...)`, with the fields of `Parts`."""
+
+    def make(vision, language, **fields):
+        vision.save_pretrained(tmp_path / "vision")
+        language.save_pretrained(tmp_path / "language")
+        plain_tokenizer.save(str(tmp_path / "language" / "tokenizer.json"))
+        sizes = {"crop_size": 12, "feature_layers": (-2, 0), "extra_rows": 16} | fields
+        return Parts(tmp_path / "vision", tmp_path / "language", **sizes)
+
+    return make
+
+
+def words(count=24):
+    """Plain text as a row's sequence."""
+    own, none = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
+    tokens = np.random.default_rng(0).integers(3, 768, count).astype(np.int32)
     return Sequence(
-        example="picture",
-        tokens=tokens,
-        position=own,
-        order=own,
-        end=np.full(size, size, np.int32),
-        group=np.where((own >= 4) & (own < 14), 0, -1).astype(np.int32),
-        slot=np.arange(5, 13, dtype=np.int32),
-        source=none,
-        target=none,
-        weight=none.astype(np.float32),
-        sample=none,
-        samples=(),
-        cost=Cost(tokens=size),
-        vision=VisionInput(crops, pooling, np.array([[1, 2, 4]]), 16),
-    )
+        example="text", tokens=tokens, position=own, order=own, end=np.full(count, count, np.int32),
+        group=np.full(count, -1, np.int32), slot=none, source=none, target=none,
+        weight=none.astype(np.float32), sample=none, samples=(), cost=Cost(tokens=count),
+    )  # fmt: skip
 
 
-def theirs(hf, sequence):
-    """Logits of the whole forward of `transformers`, with its own mask."""
-    visual = torch.from_numpy(sequence.group >= 0).long()[None]
-    arguments = {"input_ids": torch.from_numpy(sequence.tokens).long()[None], "mm_token_type_ids": visual}
-    if sequence.vision is not None:
-        arguments |= {
-            "pixel_values": patches(sequence.vision.crops, 2),
-            "image_token_pooling": torch.from_numpy(sequence.vision.pooling).long(),
-            "image_grids": torch.tensor([[2, 4, 0, 0]]),
+def distance(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        qwen,
+        lambda: qwen(tie_word_embeddings=True),
+        lambda: qwen(rope_scaling=YARN | {"rope_theta": 1e4}),
+        olmo,
+        lambda: olmo(rope_scaling=None, num_key_value_heads=4),
+    ],
+    ids=["qwen3", "qwen3 tied", "qwen3 yarn", "olmo3 yarn", "olmo3 plain"],
+)
+@torch.no_grad()
+def test_the_language_half_gives_the_logits_of_the_original(parts, as_row, tmp_path, make):
+    language = make()
+    plan = assemble(parts(naflex(), language))
+    model = plan.make(seed=0, attention="dense")
+    text = words()
+    tokens = torch.from_numpy(text.tokens).long()[None]
+    expected = language(tokens).logits[0]
+    assert distance(model.head(model(as_row(text))), expected) < 1e-5
+    save(model, tmp_path / "made", tokenizer=plan.tokenizer, settings=plan.settings | {"margins": [1, 1]})
+    again = Molmo2ForConditionalGeneration.from_pretrained(tmp_path / "made").eval()
+    assert distance(again(tokens).logits[0], expected) < 1e-5
+
+
+def seen_by_the_original(vision, patches, side):
+    """Hidden states of the original model: behind the embeddings, behind each layer."""
+    if isinstance(vision, Siglip2VisionModel):
+        shown = {
+            "pixel_values": patches,
+            "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.long),
+            "spatial_shapes": torch.tensor([[side, side]] * len(patches)),
         }
-    with torch.no_grad():
-        return hf.eval()(**arguments).logits[0]
+    else:
+        count, size = len(patches), vision.config.patch_size
+        grid = patches.reshape(count, side, side, size, size, 3).permute(0, 5, 1, 3, 2, 4)
+        pixels = grid.reshape(count, 3, side * size, side * size)
+        shown = {"pixel_values": pixels, "interpolate_pos_encoding": True}
+    return vision(**shown, output_hidden_states=True).hidden_states
 
 
-@pytest.mark.parametrize("attention", ["dense", "segmented"])
-@pytest.mark.parametrize("media", [True, False])
-def test_a_saved_model_gives_the_same_logits_in_plain_transformers(
-    make_model, tokenizer, vocabulary, as_row, tmp_path, attention, media
-):
-    model = make_model(attention=attention)
-    save(model, tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    plain = Molmo2ForConditionalGeneration.from_pretrained(tmp_path / "model")
-    sequence = picture(vocabulary)
-    if not media:
-        sequence = dataclasses.replace(
-            sequence, vision=None, slot=sequence.slot[:0], group=np.full(len(sequence), -1, np.int32)
-        )
-    with torch.no_grad():
-        ours = model.head(model(as_row(sequence)))
-    expected = theirs(plain, sequence)
-    assert float((ours - expected).norm() / expected.norm()) < 1e-5
+@pytest.mark.parametrize("crop_size", [15, 12, 21], ids=["same grid", "smaller", "larger"])
+@pytest.mark.parametrize("make", [naflex, fixed, both_towers], ids=["siglip2", "siglip", "whole siglip"])
+@torch.no_grad()
+def test_the_vision_half_gives_the_features_of_the_original(parts, make, crop_size):
+    vision = make()
+    model = assemble(parts(vision, qwen(), crop_size=crop_size)).make(seed=0)
+    tower, side = model.hf.model.vision_tower, crop_size // 3
+    patches = torch.rand(2, side * side, 27, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = seen_by_the_original(getattr(vision, "vision_model", vision), patches, side)
+    found = tower(patches, output_hidden_states=True).hidden_states
+    assert model.hf.config.adapter_config.vision_feature_layer == [2, 0]
+    assert len(tower.layers) == 3  # the last of four is above the deepest that is used
+    for layer in (2, 0):
+        assert distance(found[layer + 1], expected[layer + 1]) < 1e-5
 
 
-def test_a_loaded_model_is_the_saved_one(make_model, tokenizer, tmp_path):
-    model = make_model()
-    save(model, tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    again = load(tmp_path / "model", attention="dense")
-    assert again.attention == "dense"
-    names = dict(model.named_parameters())
-    assert names.keys() == dict(again.named_parameters()).keys()
-    assert all(torch.equal(names[name], p) for name, p in again.named_parameters())
+def test_every_tensor_is_in_the_table(parts):
+    plan = assemble(parts(both_towers(), olmo()))
+    lines = plan.table().splitlines()
+    for checkpoint, mapped in (plan.vision, plan.language):
+        told = {name for rule in mapped.rules for name in rule.sources} | mapped.left_out.keys()
+        assert told == checkpoint.shapes.keys()
+    made = plan.vision[1].targets | plan.language[1].targets
+    assert made | plan.fresh.keys() == plan.shapes.keys()
+    assert not made & plan.fresh.keys()
+    assert all(name.startswith("model.multi_modal_projector.") for name in plan.fresh)
+    text = "\n".join(lines)
+    assert len(lines) < 120
+    assert (
+        "positional_embedding [16, 16]  <- vision_model.embeddings.position_embedding.weight [25, 16], "
+        in text
+    )
+    assert "resized to 4x4, bicubic" in text
+    assert "16 rows more, initialised" in text
+    assert "left out: above the deepest layer used" in text
+    assert "layers.*.input_layernorm.weight [32]  <- model.layers.*.post_attention_layernorm.weight" in text
+    assert "note: 3 of 4 layers look back 64 tokens" in text
 
 
-def test_loaded_weights_own_their_memory(make_model, tokenizer, tmp_path):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    parameters = list(load(tmp_path / "model").parameters())
-    assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)
+def test_the_plan_reads_no_weights(parts, monkeypatch):
+    given = parts(naflex(), qwen())
 
+    def refuse(*_):
+        raise AssertionError("a tensor was read")
 
-def test_the_folder_names_no_attention_of_ours(make_model, tokenizer, tmp_path):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    assert "hedgerow" not in (tmp_path / "model" / "config.json").read_text()
-    assert "hedgerow" not in (tmp_path / "model" / "generation_config.json").read_text()
-
-
-def test_tokenizer_and_settings_travel_with_the_model(make_model, tokenizer, tmp_path):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    text = "<|im_start|>user\nWhere is it?<im_patch><|im_end|>"
-    expected = tokenizer.encode(text, add_special_tokens=False).ids
-    plain = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert plain(text, add_special_tokens=False)["input_ids"] == expected
-    ours = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
-    assert ours.encode(text, add_special_tokens=False).ids == expected
-    assert read_settings(tmp_path / "model") == SETTINGS
-
-
-def test_saving_replaces_an_earlier_model_and_leaves_nothing_else(make_model, tokenizer, tmp_path):
-    for number in range(2):
-        save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings={"number": number})
-    assert read_settings(tmp_path / "model") == {"number": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_saving_over_something_else_is_refused(make_model, tokenizer, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RecipeError, match="holds no model"):
-        save(make_model(), tmp_path, tokenizer=tokenizer, settings=SETTINGS)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_a_save_that_fails_leaves_the_earlier_model(make_model, tokenizer, tmp_path):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings={"number": 0})
-    with pytest.raises(TypeError):
-        save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings={"number": object()})
-    assert read_settings(tmp_path / "model") == {"number": 0}
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    monkeypatch.setattr("hedgerow.models.assemble.source.Checkpoint.read", refuse)
+    assert "model.language_model.norm.weight" in assemble(given).table()
 
 
 def change(folder, edit):
@@ -153,35 +213,141 @@ def change(folder, edit):
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("part", "edit", "message"),
     [
-        (lambda tensors: tensors.pop("lm_head.weight"), "missing lm_head.weight"),
-        (lambda tensors: tensors.update(other=torch.zeros(2)), "surplus other"),
         (
-            lambda tensors: tensors.update({"lm_head.weight": torch.zeros(2, 2)}),
-            "misshapen .*lm_head",
+            "language",
+            lambda t: t.pop("model.layers.1.mlp.up_proj.weight"),
+            r"language: .*missing: model\.layers\.1",
+        ),
+        ("language", lambda t: t.update(other=torch.zeros(2)), "language: tensors surplus: other$"),
+        (
+            "language",
+            lambda t: t.update({"model.norm.weight": torch.zeros(31)}),
+            r"of another shape: model\.norm\.weight \[31\] for .*norm\.weight \[32\]$",
+        ),
+        ("vision", lambda t: t.pop("embeddings.patch_embedding.bias"), "vision: tensors missing: embeddings"),
+        ("vision", lambda t: t.update({"encoder.layers.0.extra": torch.zeros(1)}), "vision: tensors surplus"),
+        (
+            "vision",
+            lambda t: t.update({"embeddings.position_embedding.weight": torch.zeros(24, 16)}),
+            r"of another shape: embeddings\.position_embedding\.weight \[24, 16\]",
         ),
     ],
 )
-def test_tensors_that_do_not_fit_are_an_error(make_model, tokenizer, tmp_path, edit, message):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    change(tmp_path / "model", edit)
+def test_tensors_that_do_not_fit_are_one_clear_line(parts, part, edit, message):
+    given = parts(naflex(), qwen())
+    change(getattr(given, part), edit)
+    with pytest.raises(DataError, match=message) as found:
+        assemble(given)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ([Rule("b", ("y",))], "there: tensors surplus: x; not made: a$"),
+        (
+            [Rule("a", ("x",)), Rule("b", ("y",)), Rule("a", ("y",))],
+            "made twice: a; of another shape: y .2. for a .3.",
+        ),
+        ([Rule("a", ("x",)), Rule("b", ("y",)), Rule("c", ("y",))], "unknown to the model: c$"),
+        (
+            [Rule("a", ("x", "y"), Join()), Rule("b", ("y",))],
+            r"of another shape: x and y \[3\] and \[2\] for a \[3\]$",
+        ),
+        ([Rule("a", ("x",), Rows(0, 4)), Rule("b", ("y",))], r"of another shape: x \[3\] for a \[3\]$"),
+    ],
+)
+def test_a_map_with_a_hole_is_one_clear_line(rules, message):
     with pytest.raises(DataError, match=message):
-        load(tmp_path / "model")
+        TensorMap(tuple(rules)).check({"x": (3,), "y": (2,)}, {"a": (3,), "b": (2,)}, where="there")
 
 
-def test_a_folder_without_a_model_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"no config\.json"):
-        load(tmp_path)
-    with pytest.raises(DataError, match=r"hedgerow\.json does not exist"):
-        read_settings(tmp_path)
+@pytest.mark.parametrize(
+    ("vision", "language", "fields", "message"),
+    [
+        (qwen, qwen, {}, "vision is a qwen3; give a SigLIP"),
+        (naflex, naflex, {}, "language is a siglip2_vision_model; give a language model of qwen3 or olmo3"),
+        (naflex, qwen, {"crop_size": 13}, "crop_size 13 is no multiple of the 3 pixels"),
+        (naflex, qwen, {"feature_layers": (4,)}, r"feature_layers \[4\]: .* has layers 0 to 3"),
+        (naflex, lambda: qwen(attention_bias=True), {}, r"surplus: .*o_proj\.bias"),
+        (
+            naflex,
+            lambda: olmo(
+                rope_scaling=None,
+                rope_parameters={
+                    "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+            ),
+            {},
+            "takes one rope_theta",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_clear_line(parts, vision, language, fields, message):
+    with pytest.raises((DataError, RecipeError), match=message) as found:
+        assemble(parts(vision(), language(), **fields))
+    assert "\n" not in str(found.value)
 
 
-def test_a_folder_without_weights_is_an_error(make_model, tokenizer, tmp_path):
-    save(make_model(), tmp_path / "model", tokenizer=tokenizer, settings=SETTINGS)
-    (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(DataError, match="no model that can be read"):
-        load(tmp_path / "model")
+def test_visual_tokens_stand_behind_the_padded_rows(parts, plain_tokenizer):
+    plan = assemble(parts(naflex(), qwen()))
+    ids = [plan.tokenizer.token_to_id(name) for name in VISUAL_TOKENS]
+    assert ids == list(range(ROWS, ROWS + len(VISUAL_TOKENS)))
+    assert plan.tokenizer.encode("a field").ids == plain_tokenizer.encode("a field").ids
+    assert plain_tokenizer.token_to_id("<im_patch>") is None  # the given one is left as it was
+    assert plan.config.image_patch_id == ROWS + VISUAL_TOKENS.index("<im_patch>")
+    assert plan.config.text_config.additional_vocab_size == 16
+
+
+def test_a_tokenizer_of_another_model_is_refused(plain_tokenizer, tokenizer):
+    with pytest.raises(RecipeError, match="ids up to 767, but the language model has 700 rows"):
+        with_visual_tokens(plain_tokenizer, 700)
+    with pytest.raises(RecipeError, match="has <im_start> as id 768"):
+        with_visual_tokens(tokenizer, ROWS)
+    assert with_visual_tokens(tokenizer, 768) is tokenizer
+    fields = json.loads(plain_tokenizer.to_str())
+    fields["added_tokens"] = [one for one in fields["added_tokens"] if one["content"] != "<|im_end|>"]
+    del fields["model"]["vocab"]["<|im_end|>"]
+    with pytest.raises(RecipeError, match=r"lacks <\|im_end\|>"):
+        with_visual_tokens(Tokenizer.from_str(json.dumps(fields)), ROWS)
+
+
+@torch.no_grad()
+def test_a_fresh_connector_is_about_as_loud_as_text(parts):
+    language = qwen()
+    language.model.embed_tokens.weight.mul_(0.1)
+    hf = assemble(parts(naflex(), language)).make(seed=0).hf
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 16, 32, generator=generator)
+    pooling = torch.randint(0, 32, (64, 4), generator=generator)
+    found = hf.model.multi_modal_projector(features, pooling).last_hidden_state
+    assert 0.1 < float(found.std() / hf.get_input_embeddings().weight.std()) < 3.0
+
+
+def test_the_seed_decides_what_is_initialised(parts):
+    plan = assemble(parts(naflex(), qwen(), query="learned"))
+    state = torch.random.get_rng_state()
+    one, same, other = (dict(plan.make(seed=seed).hf.named_parameters()) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
+    moved = {name for name, tensor in one.items() if not torch.equal(tensor, other[name])}
+    biases = {name for name in plan.fresh if name.endswith("bias")}
+    assert moved == plan.fresh.keys() - biases | {"model.language_model.embed_tokens.weight"}
+    table = one["model.language_model.embed_tokens.weight"].detach()
+    assert float(table[ROWS:].std()) == pytest.approx(float(table[:ROWS].std()), rel=0.2)
+
+
+def test_an_assembled_model_can_be_read_in_half_precision(parts, tmp_path):
+    plan = assemble(parts(naflex().bfloat16(), qwen().bfloat16()))
+    model = plan.make(seed=0, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    save(model, tmp_path / "made", tokenizer=plan.tokenizer, settings=plan.settings | {"margins": [1, 1]})
+    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = load(tmp_path / "made", dtype=torch.bfloat16)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_moves(make_model):
@@ -223,17 +389,9 @@ def test_a_tokenizer_without_visual_tokens_is_refused(tokenizer):
         ({"crop_size": 85}, "crop_size 85 is no multiple of patch_size 7"),
         ({"feature_layers": (2,)}, "layers 0 to 1"),
         ({"depth": 2}, "depth"),
+        ({"query": "median"}, "mean"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValidationError, match=message):
         ModelSpec(**sizes)
-
-
-def test_plain_transformers_knows_where_an_answer_ends(tmp_path):
-    tokenizer = load_tokenizer()
-    save(
-        build(ModelSpec(), tokenizer=tokenizer, seed=0), tmp_path / "model", tokenizer=tokenizer, settings={}
-    )
-    loaded = Molmo2ForConditionalGeneration.from_pretrained(tmp_path / "model")
-    assert loaded.generation_config.eos_token_id == tokenizer.token_to_id("<|im_end|>")

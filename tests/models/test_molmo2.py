@@ -147,7 +147,7 @@ def test_crops_of_another_size_are_refused(toy, make_model):
 
 def test_positions_with_three_axes_are_refused(toy, make_model):
     row = toy(0).whole()
-    with pytest.raises(ValueError, match="one axis"):
+    with pytest.raises(ValueError, match="along 1 axis"):
         make_model()(dataclasses.replace(row, position=row.position.expand(3, -1)))
 
 

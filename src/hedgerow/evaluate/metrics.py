@@ -9,7 +9,6 @@ import numpy as np
 
 from hedgerow.content import Box, Point, Points, Tracks
 from hedgerow.errors import HedgerowError
-from hedgerow.grounding.codec import parse
 from hedgerow.grounding.points import G, Size, head, size_at, to_fractions
 
 try:
@@ -90,27 +89,6 @@ def matches(
                 gain[row, column] = 1.0 - apart / longest / (most + 1)
     rows, columns = linear_sum_assignment(gain, maximize=True)
     return tuple((int(r), int(c)) for r, c in zip(rows, columns, strict=True) if gain[r, c] > 0)
-
-
-def count_of(text: str) -> int | None:
-    """Return the number a reply states, otherwise how many instances it points at or tracks; None if neither.
-
-    "A total of 3" comes before "there are 3", and that before a number that is the only one. Numbers are
-    digits or words up to twenty; "none" and "there are no" count as 0.
-    """
-    parsed = parse(text)
-    said = parsed.rest.lower()
-    for pattern in (_TOTAL, _THERE_ARE):
-        if found := pattern.search(said):
-            return _number(found[1])
-    if _THERE_ARE_NO.search(said):
-        return 0
-    stated = {_number(found[1]) for found in _NUMBER.finditer(said)}
-    if len(stated) == 1:
-        return stated.pop()
-    if stated or not parsed.parts:
-        return None
-    return sum(_instances(part) for part in parsed.parts)
 
 
 def choice_of(text: str) -> str | None:
@@ -205,30 +183,11 @@ def _grown(box: Box, width: float, height: float) -> Box:
     return (left - wide, top - tall, right + wide, bottom + tall)
 
 
-_SMALL = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-_VALUES = {word: value for value, word in enumerate(_SMALL)} | {"none": 0}
-# Not a piece of a longer number, of a decimal, or of a word such as "3-year-old"; bounded, for int() is.
-_AMOUNT = rf"(?<![\w.,-])([0-9]{{1,9}}|{'|'.join(_VALUES)})(?![\w-]|[.,][0-9])"
-_NUMBER = re.compile(_AMOUNT)
-_TOTAL = re.compile(rf"\btotal of {_AMOUNT}")
-_THERE_ARE = re.compile(rf"\bthere (?:are|is) {_AMOUNT}")
-_THERE_ARE_NO = re.compile(r"\bthere (?:are|is) no\b")
 _LETTER = r"(?:\(([A-Za-z])\)|([A-Za-z])(?=[.,):]|\s*$|\s*\n))"
 _CHOICES = (
     re.compile(rf"^{_LETTER}"),
     re.compile(rf"\b(?i:answer|option|choice)(?: is)?:? (?:(?i:option|choice) )?{_LETTER}"),
 )
-
-
-def _number(word: str) -> int:
-    return _VALUES[word] if word in _VALUES else int(word)
-
-
-def _instances(part: Points | Tracks) -> int:
-    return len(part.points) if isinstance(part, Points) else len({point.id for point in part.points})
 
 
 def _words(text: str) -> list[str]:

@@ -13,8 +13,10 @@ from hedgerow.data.seen import seen
 from hedgerow.encode import Encoder, written
 from hedgerow.evaluate import metrics
 from hedgerow.grounding.codec import format_points, parse
+from hedgerow.grounding.counting import count_of
 from hedgerow.models.generate import generate
-from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.rows import RowModel
+from hedgerow.models.sampling import Sampling
 from hedgerow.sequence import Sequence as Prompt
 from hedgerow.tree import MessageTree, Node
 
@@ -126,7 +128,7 @@ def score(question: Question, text: str) -> float:
     captions: F1 of words; anything else: 1 for the same text, case and outer space aside.
     """
     if question.task == "counting":
-        return _same(metrics.count_of(text), metrics.count_of(question.reference))
+        return _same(count_of(text), count_of(question.reference))
     truth = question.truth
     if truth is not None:
         parts = parse(text).parts
@@ -150,13 +152,13 @@ def _same(said: int | str | None, true: int | str | None) -> float:
 
 
 def ask(
-    model: Molmo2, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128
+    model: RowModel, encoder: Encoder, asked: Sequence[Question], *, max_new_tokens: int = 128
 ) -> list[Reply]:
     """Ask a model every question, greedily, and score the replies."""
     texts: list[str] = []
     for prompts in _prompts(asked, encoder):
-        tokens = generate(model, prompts, max_new_tokens=max_new_tokens, stop=encoder.chat.stop)
-        texts += [encoder.chat.decode(reply) for reply in tokens]
+        found = generate(model, prompts, encoder.chat, Sampling(max_new_tokens=max_new_tokens))
+        texts += [answer.text for answer in found.answers]
     return [Reply(question, text, score(question, text)) for question, text in zip(asked, texts, strict=True)]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hedgerow.models.connector import LearnedQuery
+
 # Standard deviations, or factors of them; tried on models of width 128 only, see docs/log.md.
 RESIDUAL = 0.5
 POSITION = 0.7
@@ -39,6 +41,28 @@ def fan_in(hf: Any) -> None:
     nn.init.normal_(hf.lm_head.weight, std=HEAD)
     side = math.isqrt(len(tower.positional_embedding))
     tower.positional_embedding.copy_(POSITION * waves(side, tower.positional_embedding.shape[1]))
+
+
+@torch.no_grad()
+def connect(hf: Any) -> None:
+    """Overwrite the connector of a Molmo2 whose other parts are trained.
+
+    Linear layers get normal values of deviation 1 / sqrt(inputs), the last one of that times the deviation of
+    the token embeddings, so that features start about as loud as the text they are added to. Biases are zero.
+
+    Args:
+        hf: `Molmo2ForConditionalGeneration` with its token embeddings in place.
+    """
+    connector = hf.model.multi_modal_projector
+    loudness = float(hf.get_input_embeddings().weight[: hf.config.text_config.vocab_size].float().std())
+    for module in connector.modules():
+        if isinstance(module, nn.Linear):
+            last = module is connector.image_projector.down_proj
+            nn.init.normal_(module.weight, std=(loudness if last else 1.0) / math.sqrt(module.in_features))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, LearnedQuery):
+            module.reset_query()
 
 
 def waves(side: int, width: int) -> Tensor:

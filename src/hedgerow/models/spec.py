@@ -17,6 +17,10 @@ class ModelSpec:
     `crop_size` and `patch_size` are pixels. The features of `feature_layers` (negative: from the last) are
     joined. Embeddings and head are not tied, for the Molmo2 of `transformers` has no tie.
 
+    `query` is what the connector asks each window with: the mean of its patches, or one learned vector, which
+    plain `transformers` cannot run. The window itself is the processor's (`image_pooling`, `video_pooling`);
+    no weight depends on it.
+
     `initializer_range` is the standard deviation of all fresh weights. The connector's output grows with
     about its eighth power, so look at `Molmo2.scale_report` when changing it: 0.08 suits widths of 64, 0.07
     of 128, 0.06 of 256. With `initialization: fan_in` every layer has its own, see
@@ -36,6 +40,7 @@ class ModelSpec:
     crop_size: int = Field(default=84, ge=1)
     patch_size: int = Field(default=7, ge=1)
     feature_layers: tuple[int, ...] = Field(default=(-1, 0), min_length=1)
+    query: Literal["mean", "learned"] = "mean"
     initialization: Literal["normal", "fan_in"] = "normal"
     initializer_range: float = Field(default=0.07, gt=0.0)
     rope_theta: float = Field(default=10_000.0, gt=0.0)

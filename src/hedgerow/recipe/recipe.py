@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
-from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Schedule, Section
+from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Schedule, Section, Vision
 from hedgerow.validation import yaml_package
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.weights.weighting import Weighting
@@ -38,7 +38,7 @@ class Recipe(Section):
     model: Model
     steps: PositiveInt
     out: Path
-    vision: Molmo2Processor = Molmo2Processor()
+    vision: Vision = Molmo2Processor()
     weights: Weighting = Weighting()
     loss: Loss = Loss()
     packing: Packing = Packing()
@@ -67,10 +67,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _crops_fit_the_model(self) -> "Recipe":
-        spec = self.model.spec
+        spec, vision = self.model.spec, self.vision
+        if spec is None:
+            return self
+        if not isinstance(vision, Molmo2Processor):
+            raise ValueError(
+                f"vision.family is {vision.family}, model.spec is of a Molmo2; name a model.checkpoint, or "
+                "leave vision.family out"
+            )
         for name in ("crop_size", "patch_size"):
-            given = getattr(self.vision, name)
-            if spec is not None and given != getattr(spec, name):
+            given = getattr(vision, name)
+            if given != getattr(spec, name):
                 raise ValueError(
                     f"vision.{name} is {given}, model.spec.{name} {getattr(spec, name)}; make them equal"
                 )

@@ -21,6 +21,9 @@ from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.oversize import Oversize
 from hedgerow.data.transforms import Transforms
 from hedgerow.models.spec import ModelSpec
+from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
+from hedgerow.vision.text import TextProcessor
 from hedgerow.weights.dynamic import Dynamic
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -100,6 +103,17 @@ class Model(Section):
     attention: Literal["dense", "segmented", "flex", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
+
+
+def _of_a_family(value: object) -> object:
+    return {"family": "molmo2", **value} if isinstance(value, Mapping) else value
+
+
+# How media are encoded, for the family of models that `family` names; Molmo2 where it is not given.
+Vision = Annotated[
+    Annotated[Molmo2Processor | Qwen3VLProcessor | TextProcessor, Field(discriminator="family")],
+    BeforeValidator(_of_a_family),
+]
 
 
 class Dpo(Section):

@@ -13,7 +13,7 @@ from hedgerow.data.measure import Progress
 from hedgerow.data.mixture import DataSet
 from hedgerow.data.references import References
 from hedgerow.errors import DataError, RecipeError
-from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.rows import RowModel
 from hedgerow.packing.loader import RowLoader
 from hedgerow.recipe import Loss, Recipe
 from hedgerow.sequence import Array, Row
@@ -65,7 +65,7 @@ def _check_ids(examples: Examples) -> None:
 
 
 def _values(
-    recipe: Recipe, model: Molmo2, rows: RowLoader, total: int, progress: Progress | None
+    recipe: Recipe, model: RowModel, rows: RowLoader, total: int, progress: Progress | None
 ) -> Iterator[tuple[str, Array, Array]]:
     done = 0
     for loaded in rows:

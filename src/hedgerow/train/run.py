@@ -13,14 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from hedgerow.build import MODEL, budget_of, build_encoder, build_model, device, training_examples
+from hedgerow.build import (
+    MODEL,
+    budget_of,
+    build_encoder,
+    build_model,
+    device,
+    origin_of,
+    training_examples,
+)
 from hedgerow.data.index import Examples
 from hedgerow.data.lines import told
 from hedgerow.data.measure import Progress
 from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
-from hedgerow.models.assemble import save
 from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.pretrained import save
+from hedgerow.models.rows import RowModel
 from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row, Sequence
@@ -130,7 +139,7 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
         print(lost, file=sys.stderr, flush=True)
     model = build_model(recipe)
     model.context = context
-    if recipe.model.spec is not None:  # trained weights have found their scale
+    if recipe.model.spec is not None and isinstance(model, Molmo2):  # trained weights have found their scale
         _warn_if_blind(model, examples)
     late = _Late()
     rows = row_loader(recipe, examples)
@@ -142,7 +151,13 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
     trained = Trained(recipe.out / MODEL, recipe.steps, len(examples), _epochs(rows), dropped, seconds)
     if first:
         tokenizer = load_tokenizer(recipe.model.tokenizer)
-        save(model, trained.model, tokenizer=tokenizer, settings=recipe.to_dict()["vision"])
+        save(
+            model,
+            trained.model,
+            tokenizer=tokenizer,
+            settings=recipe.to_dict()["vision"],
+            origin=origin_of(recipe),
+        )
         trained.write()
     return trained
 
@@ -215,7 +230,7 @@ def row_loader(recipe: Recipe, examples: Examples) -> RowLoader:
     )
 
 
-def one_step(recipe: Recipe, model: Molmo2) -> Callable[[Listing[Row]], None]:
+def one_step(recipe: Recipe, model: RowModel) -> Callable[[Listing[Row]], None]:
     """Return a function that makes one optimiser step on given rows, each a micro-batch."""
     optimizers = Optimizers(model, recipe)
 

@@ -23,7 +23,7 @@ from hedgerow.content import Image, Media, Video
 from hedgerow.errors import MediaError, RecipeError
 from hedgerow.sequence import VisionInput
 from hedgerow.vision.facts import Facts
-from hedgerow.vision.processor import Groups, MediaLayout, VisionProcessor
+from hedgerow.vision.processor import Groups, MediaLayout, Placement, VisionProcessor
 
 _FORMAT = 1  # of the files; another one makes them all again
 _ENDING = ".frames"
@@ -63,6 +63,16 @@ class FrameCache:
     def groups(self) -> Groups:
         """Those of the processor."""
         return self.processor.groups
+
+    @property
+    def axes(self) -> int:
+        """Those of the processor."""
+        return self.processor.axes
+
+    @property
+    def placement(self) -> Placement:
+        """That of the processor."""
+        return self.processor.placement
 
     def filled(self, media: Media, *, several: bool = False) -> Media:
         """Return the media with the processor's settings where it has none of its own."""

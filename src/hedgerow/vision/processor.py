@@ -13,7 +13,7 @@ import numpy as np
 from hedgerow.content import Image, Media, Sampling, Subtitle, Video
 from hedgerow.errors import MediaError, RecipeError
 from hedgerow.grounding.points import printed_time
-from hedgerow.sequence import VisionInput
+from hedgerow.sequence import Array, VisionInput
 from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import Resize, Tiler, load_image, resized
 from hedgerow.vision.pooling import stitch, windows
@@ -24,6 +24,7 @@ from hedgerow.vision.video import decode_frames
 
 PATCH = "<im_patch>"
 Groups = Literal["message", "per_image", "none"]
+Placement = Literal["before", "inside"]
 Grid = tuple[int, int, int]
 
 _NEAR = 1.0  # seconds between a subtitle and a frame
@@ -31,9 +32,15 @@ _NEAR = 1.0  # seconds between a subtitle and a frame
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """A run of special tokens, by name; those called `PATCH` are slots. They form a bidirectional group."""
+    """A run of special tokens, by name; those called `patch` are slots. They form a bidirectional group.
+
+    `position` int [A, tokens] are their rotary positions along A axes from the start of the run; what follows
+    goes on behind the greatest. None counts the tokens.
+    """
 
     names: tuple[str, ...]
+    patch: str = PATCH
+    position: Array | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class MediaLayout:
     @property
     def slots(self) -> int:
         """Number of tokens that receive a visual feature."""
-        return sum(piece.names.count(PATCH) for piece in self.pieces if isinstance(piece, Marks))
+        return sum(piece.names.count(piece.patch) for piece in self.pieces if isinstance(piece, Marks))
 
 
 class VisionProcessor(Protocol):
@@ -68,6 +75,16 @@ class VisionProcessor(Protocol):
     @property
     def groups(self) -> Groups:
         """Which marks see each other: of one message, of one image or video, or none beyond causality."""
+        ...
+
+    @property
+    def axes(self) -> int:
+        """How many numbers the rotary position of a token has: 1 or 3."""
+        ...
+
+    @property
+    def placement(self) -> Placement:
+        """Where the media of a user's message stand: before the header of its turn, or inside the turn."""
         ...
 
     def filled(self, media: Media, *, several: bool = False) -> Media:
@@ -124,6 +141,7 @@ class Molmo2Processor:
         damaged: "refuse" a video that is damaged, or "keep" it: in place of a frame that is missing or
             damaged the nearest good one before is shown, and a warning names the file.
         groups: which marks see each other.
+        family: what a recipe calls this processor.
 
     Raises:
         RecipeError: the numbers do not fit together.
@@ -142,6 +160,7 @@ class Molmo2Processor:
     resize: Resize = "bilinear"
     damaged: Damaged = "refuse"
     groups: Groups = "message"
+    family: Literal["molmo2"] = "molmo2"
 
     def __post_init__(self) -> None:
         """Refuse numbers that do not fit together."""
@@ -157,6 +176,16 @@ class Molmo2Processor:
             raise RecipeError(
                 f"margins {self.margins} leave nothing of a crop of {self._side} patches; lower them"
             )
+
+    @property
+    def axes(self) -> int:
+        """Tokens are numbered in one row."""
+        return 1
+
+    @property
+    def placement(self) -> Placement:
+        """Media stand before the header of the turn."""
+        return "before"
 
     @property
     def _side(self) -> int:
@@ -225,7 +254,7 @@ class Molmo2Processor:
         pieces: list[str | Marks] = list(before)
         for number, time in enumerate(times):
             pieces += [f"{' ' if number else ''}{printed_time(time)} ", frame]
-        subtitles = _subtitles(lines_of(video), times)
+        subtitles = subtitles_near(lines_of(video), times)
         return MediaLayout(
             pieces=(*pieces, subtitles) if subtitles else tuple(pieces),
             crops=len(times),
@@ -267,7 +296,7 @@ class Molmo2Processor:
         )
 
 
-def _subtitles(lines: Sequence[Subtitle], times: Sequence[float]) -> str:
+def subtitles_near(lines: Sequence[Subtitle], times: Sequence[float]) -> str:
     """Text of the lines spoken near a sampled frame, empty for none."""
     near = [line for line in lines if any(line.start - _NEAR <= time <= line.end + _NEAR for time in times)]
     spoken = [(line, " ".join(line.text.split())) for line in near]

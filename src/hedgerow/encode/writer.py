@@ -1,0 +1,163 @@
+"""Messages to tokens: media, headers, text and answers of one node, in logical order."""
+
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from hedgerow.content import Image, Media, Part, Points, Text, Tracks, Video
+from hedgerow.encode.draft import Draft, Shown, written
+from hedgerow.errors import HedgerowError
+from hedgerow.text import ChatFormat
+from hedgerow.tree import Message, MessageTree, Node
+from hedgerow.vision.facts import Facts
+from hedgerow.vision.processor import MediaLayout, VisionProcessor
+from hedgerow.weights.answer import Answer, stated
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes nodes for one tokenizer and one vision processor.
+
+    `weighed` says that weighers look at every answer.
+    """
+
+    chat: ChatFormat
+    processor: VisionProcessor
+    facts: Callable[[Media], Facts]
+    weighed: bool
+
+    def draft(self, tree: MessageTree, node: Node, above: Shown, group: int) -> Draft:
+        """Write the messages of a node.
+
+        Args:
+            tree: of the node.
+            node: whose messages are written.
+            above: the media of its path.
+            group: the first free number of a bidirectional group.
+
+        Raises:
+            DataError: an annotation does not fit its media; the message names the node.
+        """
+        draft = Draft(task=node.task or "qa", source=tree.source)
+        history = [*node.path, *node.messages]
+        for number in range(len(node.path), len(history)):
+            try:
+                group = self._add(draft, history[: number + 1], above, group)
+            except HedgerowError as error:
+                raise type(error)(f"{tree.place(node)}: {error}") from None
+        return draft
+
+    def _add(self, draft: Draft, history: list[Message], above: Shown, group: int) -> int:
+        """Write the last message; return the next free number of a group."""
+        message, first = history[-1], len(draft.media)
+        draft.media += self._shown(message, above + draft.media)
+        own = draft.media[first:]
+        inside = self.processor.placement == "inside"
+        if not inside:
+            for _, layout in own:
+                group = self._add_layout(draft, layout, group)
+        if inside or _speaks(message):
+            header, tail = self.around(history)
+            draft.add(self.chat.markup(header))
+            if message.role == "assistant":
+                self._add_answer(draft, message, above + draft.media, tail)
+            else:
+                parts = message.parts if inside else _said(message.parts)
+                group = self._add_content(draft, parts, above + draft.media, first, group)
+                draft.add(self.chat.markup(tail))
+        return group + (bool(own) and self.processor.groups == "message")
+
+    def _shown(self, message: Message, before: Shown) -> Shown:
+        """Lay out the media of a message."""
+        images = sum(isinstance(item, Image) for item, _ in before)
+        several = sum(isinstance(item, Image) for item in message.media) > 1
+        found: Shown = []
+        for item in message.media:
+            images += isinstance(item, Image)
+            label = f"Image {images}" if several and isinstance(item, Image) else None
+            filled = self.processor.filled(item, several=several)
+            found.append((filled, self.processor.layout(filled, self.facts(filled), label=label)))
+        return found
+
+    def _add_layout(self, draft: Draft, layout: MediaLayout, group: int) -> int:
+        own = -1 if self.processor.groups == "none" else group
+        for piece in layout.pieces:
+            if isinstance(piece, str):
+                draft.add(self.chat.encode(piece).tokens)
+                continue
+            if piece.position is not None:
+                draft.laid.append((len(draft.tokens), piece.position))
+            for name, count in _runs(piece.names):
+                draft.add([self.chat.special(name)] * count, group=own, slot=name == piece.patch)
+        return group + (self.processor.groups == "per_image")
+
+    def _add_content(self, draft: Draft, parts: Listing[Part], shown: Shown, first: int, group: int) -> int:
+        """Write parts in their order, each stretch of text as one; media among them are `first` and on."""
+        for is_media, stretch in groupby(parts, lambda part: isinstance(part, Image | Video)):
+            if is_media:
+                for _ in stretch:
+                    group = self._add_layout(draft, draft.media[first][1], group)
+                    first += 1
+            else:
+                text = "".join(written(draft.place(part, shown)) for part in _said(stretch))
+                draft.add(self.chat.encode(text).tokens)
+        return group
+
+    def _add_answer(self, draft: Draft, message: Message, shown: Shown, tail: str) -> None:
+        own = _said(message.parts)
+        said = [(part, written(draft.place(part, shown))) for part in own]
+        span = self.chat.encode("".join(text for _, text in said))
+        whole = 1.0 if message.weight is None else message.weight
+        first = len(draft.tokens)
+        draft.add(span.tokens, answer=whole)
+        stands_out = any(map(_stands_out, own))
+        if stands_out or self.weighed:
+            answer = Answer.of(said, span.offsets, task=draft.task, source=draft.source)
+            draft.answers.append((first, answer))
+            if stands_out:
+                draft.answer[first:] = (whole * stated(answer, said)).tolist()
+        stop, *rest = self.chat.markup(tail)
+        draft.add([stop], answer=whole)
+        draft.add(rest)
+        draft.stops += 1
+
+    def around(self, history: Listing[Message]) -> tuple[str, str]:
+        """Return what stands around the content of the last message.
+
+        To a template a message that only shows media is no turn where media stand before the header. Inside
+        it, the message opens the user's turn and leaves it open: a message of the user goes on in it, and
+        any other one ends it first.
+        """
+        if self.processor.placement == "before":
+            turns = [message for message in history if _speaks(message)]
+            return self.chat.template.around(turns, len(turns) - 1)
+        turns = [one for one, after in pairwise(history) if _speaks(one) or after.role != one.role]
+        turns.append(history[-1])
+        header, tail = self.chat.template.around(turns, len(turns) - 1)
+        if len(history) > 1 and not _speaks(history[-2]):
+            goes_on = history[-1].role == history[-2].role
+            header = "" if goes_on else self.chat.template.around(turns, len(turns) - 2)[1] + header
+        return header, tail if _speaks(history[-1]) else ""
+
+
+def _speaks(message: Message) -> bool:
+    """Whether a message says something, and does not only show media."""
+    return not message.media or len(message.parts) > len(message.media)
+
+
+def _said(parts: Iterable[Part]) -> list[Text | Points | Tracks]:
+    return [part for part in parts if not isinstance(part, Image | Video)]
+
+
+def _stands_out(part: Text | Points | Tracks) -> bool:
+    """Whether the data say something of the weight or the meaning of a part."""
+    return part.weight is not None or (isinstance(part, Text) and bool(part.spans))
+
+
+def _runs(names: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    start = 0
+    for place in range(1, len(names) + 1):
+        if place == len(names) or names[place] != names[start]:
+            yield names[start], place - start
+            start = place
