@@ -281,6 +281,9 @@ def test_a_training_step_moves_vision_connector_and_language(folder, encoder, me
     assert list(groups) == ["connector", "vision", "language"]
     counted = [id(p) for group in groups.values() for p in group]
     assert sorted(counted) == sorted(id(p) for p in model.parameters())
+    mergers = {id(p) for name, p in model.named_parameters() if "merger" in name}
+    assert {id(p) for p in groups["connector"]} == mergers
+    assert {id(p) for p in groups["vision"]} == {id(p) for p in model.hf.model.visual.parameters()} - mergers
     row = row_of(*(encoder(tree) for tree in trees(media))).to("cpu")
     weighted_loss(model(row), row, model.head).numerator.backward()
     for name, group in groups.items():

@@ -14,6 +14,7 @@ from hedgerow.encode import Encoder
 from hedgerow.errors import MediaError, RecipeError, VisibilityError
 from hedgerow.models.generate import generate
 from hedgerow.models.rows import RowModel
+from hedgerow.recipe import load_recipe
 from hedgerow.sequence import Budget, Cost, Row
 from hedgerow.testing import tiny_tokenizer, write_png
 from hedgerow.text import ChatFormat
@@ -154,3 +155,12 @@ def test_positions_with_another_number_of_axes_are_refused(guide, hf, encoder, t
     row = row_of(encoder(trees[1]))
     with pytest.raises(ValueError, match="numbers tokens along 1 axis"):
         guide["Llava"](hf)(dataclasses.replace(row, position=row.position[None].repeat(3, 0)))
+
+
+def test_recipes_of_the_guide_can_be_read(tmp_path):
+    found = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(found) == 2
+    for number, text in enumerate(found):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"data: {{train: [{{path: a.jsonl}}]}}\nsteps: 1\n{text}")
+        assert load_recipe(path).vision.family == ("qwen3_vl", "text")[number]

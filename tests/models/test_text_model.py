@@ -40,7 +40,10 @@ KINDS = ("qwen3", "olmo3", "llama")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("models")
-    return {kind: tiny_checkpoint(place / kind, kind) for kind in (*KINDS, "qwen3_vl")}
+    found = {kind: tiny_checkpoint(place / kind, kind) for kind in (*KINDS, "qwen3_vl")}
+    for folder in found.values():
+        (folder / "preprocessor_config.json").write_text('{"patch_size": 4}')
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +174,8 @@ def test_a_recipe_verifies_trains_and_saves_what_transformers_reads(folders, tmp
     assert len(moved) > 0.9 * len(after)
     plain = type(model.hf).from_pretrained(recipe.out / "model", dtype=torch.float32)
     assert all(torch.equal(value, after[f"hf.{name}"]) for name, value in plain.named_parameters())
-    assert (recipe.out / "model" / "tokenizer.json").read_bytes() == (
-        folders[kind] / "tokenizer.json"
-    ).read_bytes()
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        assert (recipe.out / "model" / name).read_bytes() == (folders[kind] / name).read_bytes()
 
 
 def test_a_model_and_a_recipe_of_different_families_are_named(folders, tmp_path):
@@ -196,6 +198,9 @@ def test_families_are_told_by_the_config(folders, tmp_path):
     assert [family_of(folder) for folder in folders.values()] == ["text", "text", "text", "qwen3_vl"]
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
     with pytest.raises(DataError, match="is a siglip; give a molmo2, a qwen3_vl, or a language model"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3", "vision_config": {}}')
+    with pytest.raises(DataError, match="is a gemma3"):  # a model that sees, and no family of ours
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"')
     with pytest.raises(DataError, match="cannot be read"):

@@ -47,12 +47,14 @@ class Shot:
 
 
 def shots(vision: VisionInput, layouts: Listing[MediaLayout]) -> Iterator[Shot]:
-    """Yield all views and frames, in the order of their slots.
+    """Yield all views and frames, in the order of their slots; none where media are cut into loose patches.
 
     Args:
         vision: of a sequence.
         layouts: of its media, in order.
     """
+    if vision.crops.ndim != 4:
+        return
     grids = canvases(vision)
     crop = images = 0
     for number, layout in enumerate(layouts):

@@ -3,7 +3,9 @@
 from hedgerow.vision.facts import Facts, ImageFacts, VideoFacts, probe
 from hedgerow.vision.image import as_image
 from hedgerow.vision.processor import PATCH, Marks, MediaLayout, Molmo2Processor, VisionProcessor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
 from hedgerow.vision.sampling import frame_times
+from hedgerow.vision.text import TextProcessor
 from hedgerow.vision.video import decode_frames
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "Marks",
     "MediaLayout",
     "Molmo2Processor",
+    "Qwen3VLProcessor",
+    "TextProcessor",
     "VideoFacts",
     "VisionProcessor",
     "as_image",
