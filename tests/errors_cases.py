@@ -317,7 +317,7 @@ POINTS = (
         row=shown(_CLIP, spots({"x": 0.1, "y": 0.2, "time": 9.0})),
         given="1 of its 1 points stand on no sampled frame",
         allowed="(4 frames at 0.0, 0.5, 1.0, 1.5 s",
-        remedy="raise fps or max_frames, show a shorter clip, or leave the branch out",
+        remedy="correct them, show more of the video, or leave the branch out",
         why="A model can only say the time of a frame it has seen. Perhaps times count from the start of the "
         "file, where they must count from the start of the clip.",
     ),

@@ -195,7 +195,7 @@ CHECKS = (
         "hedgerow data check trees.jsonl --media none",
         row=told(wieght=2),
         code=1,
-        given="1 of 2 rows have a problem",
+        given="1 of 2 rows has a problem",
         allowed="--fix GOOD.jsonl",
         remedy="mend them, or add --fix GOOD.jsonl",
         why="The lines above it name each row with file and line, see [check.md](check.md).",

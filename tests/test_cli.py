@@ -116,7 +116,9 @@ def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, fo
     assert truth["pair", "0"] == '<points coords="1 1 500 500;2 2 250 875">spot</points>'
     code, out, _ = hedgerow("eval", recipe)
     assert code == 0
-    assert {line.split()[0] for line in out.splitlines()[1:]} == TASKS
+    *scores, where = out.splitlines()[1:]
+    assert {line.split()[0] for line in scores} == TASKS
+    assert where == f"replies, truths and scores of all questions: {tmp_path / 'run' / 'replies.jsonl'}"
 
     code, out, _ = hedgerow("verify", recipe, "--trees", "4")
     assert code == 0
@@ -124,7 +126,7 @@ def test_a_users_own_files_train_evaluate_verify_and_show_unchanged(hedgerow, fo
 
     page = tmp_path / "page.html"
     code, out, _ = hedgerow("data", "view", folder / "mine.jsonl", "--recipe", recipe, "--out", page)
-    assert (code, out) == (0, f"{page}: 4 trees, 1 packed rows\n")
+    assert (code, out) == (0, f"{page}: 4 trees, 1 packed row\n")
     assert "Point at the square" in re.sub(r"<[^>]*>", "", page.read_text()).replace("&lt;", "<")
     page.unlink()
     code, out, _ = hedgerow("data", "view", folder / "mine.jsonl", "--out", page, "--json")
@@ -138,7 +140,9 @@ def test_data_are_planned_with_and_without_a_recipe(hedgerow, folder, recipe, tm
     mine, page = folder / "mine.jsonl", tmp_path / "plan.html"
     code, out, err = hedgerow("data", "plan", mine, "--out", page)
     assert (code, err) == (0, "")
-    assert out.startswith("RECOMMENDATION\nFor 4 examples: a budget of ")
+    head, note, advice = out.splitlines()[:3]
+    assert (head, note.split(";")[-1]) == ("RECOMMENDATION", " for your own add --recipe FILE.")
+    assert advice.startswith("For 4 examples: a budget of ")
     for kind in ("text", "image", "several images", "video"):
         assert re.search(rf"^{kind} +1 ", out, re.MULTILINE)
     assert "Recommendation" in page.read_text()
@@ -268,7 +272,7 @@ def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedger
     flags = ("--data.train.0.path", data, "--data.evaluate", data, *skip)
     code, out, _ = hedgerow("train", recipe, *flags, "--out", tmp_path / "mixed")
     assert code == 0
-    assert "4 steps on 4 examples, each about 4 times, 8 dropped" in out
+    assert "4 steps on 4 examples, each about 4 times; 8 dropped, " in out
     *said, last = out.splitlines()[1:]
     assert last == f"  and 3 more; all are in {tmp_path / 'mixed' / 'trained.json'}"
     written = json.loads((tmp_path / "mixed" / "trained.json").read_text())["dropped"]
@@ -290,7 +294,7 @@ def test_skipping_leaves_out_the_bad_names_them_and_trains_on_every_other(hedger
     page = tmp_path / "page.html"
     code, out, _ = hedgerow("data", "view", data, "--recipe", recipe, *skip, "--out", page)
     assert code == 0
-    assert f"{page}: 4 trees, 1 packed rows, 8 dropped" in out
+    assert f"{page}: 4 trees, 1 packed row, 8 dropped" in out
     assert f"and 3 more; all are in {page}\n" in out
     for place in places:
         assert place in page.read_text(encoding="utf-8")
@@ -309,8 +313,10 @@ def damaged(folder, tmp_path):
 
 def test_pixels_that_turn_out_bad_stop_every_verb_with_one_line(hedgerow, damaged, tmp_path):
     recipe = tiny_recipe(tmp_path, damaged, evaluate=damaged)
+    rates = "{vision: {warmup: 0}, connector: {warmup: 0}, language: {warmup: 0}}"
+    quiet = ("--optimizer", rates, "--weights.tasks", "{qa: 0.2}")  # else training warns of both first
     for words in (("train", recipe), ("verify", recipe), ("data", "view", damaged, "--recipe", recipe)):
-        message = refused(hedgerow(*words))
+        message = refused(hedgerow(*words, *quiet))
         assert re.fullmatch(rf"{damaged}:1: .*half\.png: the image cannot be read .*; copy or .*", message)
 
 

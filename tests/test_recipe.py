@@ -222,6 +222,18 @@ def test_dotted_overrides_reach_everything(write):
         ("loss: {normalise: tokens}", "loss.normalise: unknown key 'normalise'; did you mean 'normalize'?"),
         ("vision: {crop_siz: 84}", "vision.crop_siz: unknown key 'crop_siz'; did you mean 'crop_size'?"),
         ("model: {spec: {layer: 2}}", "model.spec.layer: unknown key 'layer'; did you mean 'layers'?"),
+        (
+            "packing: {budget: {batas: 5}}",  # betas stands in another section
+            "packing.budget.batas: unknown key 'batas'; known keys: crops, tokens\n",
+        ),
+        (
+            "data: {train: x.jsonl}",
+            "data.train: a list is needed, in brackets: [{path: x.jsonl}] (given: 'x.jsonl')\n",
+        ),
+        (
+            "precision: bf61",
+            "precision: Input should be 'fp32' or 'bf16' (given: 'bf61'); did you mean 'bf16'?\n",
+        ),
         ("precision: fp16", "precision: fp16 overflows above 65504"),
         ("precision: fp8", "precision: Input should be 'fp32' or 'bf16' (given: 'fp8')"),
         ("loss: {normalize: mean}", "loss.normalize: Input should be 'weights', 'samples' or 'tokens'"),

@@ -164,6 +164,16 @@ def test_repr_shortens_long_text_and_keeps_one_line():
             "messages.0.role: Input should be 'system', 'user' or 'assistant'",
         ),
         (changed(-1, "branches", 1, "weight"), "branches.1.weight: .*greater than or equal to 0.*given: -1"),
+        (
+            changed("human", "branches", 0, "messages", 0, "from"),
+            "from: unknown key 'from'; known keys: content, role, weight$",
+        ),
+        (
+            changed(
+                {"type": "points", "label": "a", "frame": "pixel", "points": []}, "messages", 0, "content", 0
+            ),
+            r"frame: Input should be .*'thousandths' \(given: 'pixel'\); did you mean 'pixels'\?$",
+        ),
         (changed([], "messages"), "messages: .*at least 1 item"),
         (
             changed(20.0, "messages", 0, "content", 0, "start"),

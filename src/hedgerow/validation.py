@@ -4,6 +4,7 @@ Imports nothing heavy, so that a wrong path is told at once.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from collections.abc import Sequence as Listing
 from difflib import get_close_matches
@@ -73,8 +74,8 @@ def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> s
 
     Args:
         error: what pydantic raised.
-        names: all keys that exist, from which the nearest to an unknown one is proposed.
-        kind: what was read, a class; with it only the keys of the section in question are listed.
+        names: all keys that exist.
+        kind: what was read, a class; with it only keys of the section in question are proposed and listed.
     """
     problems = error.errors(include_url=False)
     # A union reports every arm that failed; the arm that came deepest is the one the user meant.
@@ -92,7 +93,7 @@ def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> s
     elif problem["type"] == "union_tag_invalid":
         message = f"'{context['tag']}' is none of the expected tags; choose {context['expected_tags']}"
     elif problem["type"] in _LIST:
-        message = "a list is needed, in brackets: [first, second]"
+        message = f"a list is needed, in brackets: {_listed(given, below)}"
     elif problem["type"] in _MAPPING:
         message = "keys and values are needed, in braces: {key: value}"
     elif problem["type"] in _SECTION and below:
@@ -101,7 +102,8 @@ def explain(error: ValidationError, names: Iterable[str], kind: Any = None) -> s
         message = f"a name is missing above it: {{name: {{{steps[-1]}: ...}}}}"
     shown = f" (given: {_short(given)})" if not isinstance(given, dict | list | tuple) else ""
     if message.startswith("Input should"):  # pydantic's words, which end before what to do
-        shown += "; correct it"
+        near = get_close_matches(str(given), re.findall("'([^']*)'", context.get("expected", "")), n=1)
+        shown += f"; did you mean '{near[0]}'?" if near else "; correct it"
     return f"{where}: {message}{shown}" if where else f"{message}{shown}"
 
 
@@ -147,12 +149,19 @@ def _tags(section: Any) -> tuple[Any, ...]:
     return tuple(tag for name in ("name", "type", "family") for tag in get_args(fields.get(name)))
 
 
+def _listed(given: object, below: set[str]) -> str:
+    """Show the list that was perhaps meant, of files where each has a section with its path."""
+    if "path" not in below:
+        return "[first, second]"
+    return f"[{{path: {given if isinstance(given, str) else 'FILE'}}}]"
+
+
 def _instead(key: str, here: set[str], names: set[str]) -> str:
-    """Say what to write for an unknown key: the nearest one here or anywhere, or all that are here."""
+    """Say what to write for an unknown key: the nearest one here, or all that are here."""
     listed = ", ".join(sorted(here or names))
     if key in names:
         return f"it belongs to another section; known keys here: {listed}"
-    near = get_close_matches(key, here, n=1) or get_close_matches(key, names, n=1)
+    near = get_close_matches(key, here or names, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known keys: {listed}"
 
 

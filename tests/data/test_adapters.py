@@ -192,7 +192,7 @@ def test_ms_swift_boxes_are_points_with_their_extent(tmp_path):
     points = [{"x": 113.0, "y": 186.0, "box": [90.0, 160.0, 136.0, 212.0]}, {"x": 360.0, "y": 480.0}]
     (branch,) = tree["branches"]
     assert branch["messages"] == [
-        user([{"type": "text", "text": text} for text in ("Find the ", "sheep", ".")]),
+        user("Find the sheep."),
         bot(
             [
                 {"type": "points", "label": "sheep", "frame": "pixels", "points": points},

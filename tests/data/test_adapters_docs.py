@@ -7,41 +7,44 @@ from pathlib import Path
 import pytest
 
 from hedgerow.data.adapters import convert, formats
-from hedgerow.testing import write_jsonl
 from hedgerow.tree import MessageTree
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(jsonl?|yaml)(?: (row)(?: (\S+))?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(jsonl?|yaml|csv)(?: (row)(?: (\S+))?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def pairs():
     """Rows, their format, the mapping that stands between, and the tree that follows."""
-    found, rows, name, mapping = [], None, None, ""
+    found, rows, suffix, name, mapping = [], None, "", None, ""
     for fence in FENCE.finditer(TEXT):
         kind, is_row, given, text = fence.groups()
         if is_row:
             assert rows is None, "a row without its tree"
-            rows = [text] if kind == "json" else text.splitlines()
+            rows = f"{json.dumps(json.loads(text))}\n" if kind == "json" else text
+            suffix = "csv" if kind == "csv" else "jsonl"
             name, mapping = given, ""
         elif kind == "yaml":
             mapping = text
         else:
             assert rows is not None, "a tree without its row"
-            found.append(pytest.param(rows, name, mapping, text, id=f"{len(found)}-{name or 'recognised'}"))
+            found.append(
+                pytest.param(rows, suffix, name, mapping, text, id=f"{len(found)}-{name or 'recognised'}")
+            )
             rows = None
     return found
 
 
 def test_there_are_pairs():
-    assert len(pairs()) == 7
+    assert len(pairs()) == 9
 
 
-@pytest.mark.parametrize(("rows", "name", "mapping", "tree"), pairs())
-def test_a_row_becomes_the_tree_beside_it(tmp_path, rows, name, mapping, tree):
+@pytest.mark.parametrize(("rows", "suffix", "name", "mapping", "tree"), pairs())
+def test_a_row_becomes_the_tree_beside_it(tmp_path, rows, suffix, name, mapping, tree):
     if mapping:
         (tmp_path / name).write_text(mapping, encoding="utf-8")
         name = str(tmp_path / name)
-    path = write_jsonl(tmp_path / "rows.jsonl", [json.loads(row) for row in rows])
+    path = tmp_path / f"rows.{suffix}"
+    path.write_text(rows, encoding="utf-8")
     convert([path], tmp_path / "out", format=name)
     (line,) = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
     assert json.loads(line) == MessageTree.from_dict(json.loads(tree)).to_dict()

@@ -204,11 +204,15 @@ def test_a_file_of_no_format_is_an_error_even_where_bad_rows_are_skipped(tmp_pat
     path = write_jsonl(tmp_path / "a.jsonl", [{"x": 1, "y": 2}])
     with pytest.raises(
         DataError,
-        match=r"a\.jsonl:1: no format has the columns x, y\. hedgerow, molmo2-track: there is no 'id'; ",
+        match=r"a\.jsonl:1: no format has the columns x, y\. None of .*vqa and the mappings shares one\. ",
     ) as told:
         convert([path], tmp_path / "out", on_bad="skip")
-    assert "pixmo-cap, pixmo-count, pixmo-points: there is no 'image_url'" in str(told.value)
-    assert "Give --format, or a mapping" in str(told.value)
+    assert "Leave the file out of the folder, give --format, or write a mapping: docs/s" in str(told.value)
+    write_jsonl(path, [{"image": "1.png", "question": "q", "label": "a"}])
+    with pytest.raises(
+        DataError, match=r"Nearest: vqa: there is no 'answer'; [\w-]+: [^;]*; [\w-]+: [^;]*\. "
+    ):
+        convert([path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_a_file_of_no_format_is_an_error_even_where_bad_rows_are_skipped(tmp_pat
     [
         ("nothing.jsonl", "there is no such file or folder; give files of .jsonl, .json, .parquet"),
         ("empty", "holds no data; give a folder with files of"),
-        ("odd", "table.csv: not a format that is read; give .jsonl, .json, .parquet, or move it"),
+        ("odd", "table.xls: not a format that is read; give .*, .csv, .tsv, or leave it out of the folder"),
         ("cut.json", "not JSON .* give a list of objects, or one a line"),
         ("cut.parquet", "row 1 cannot be read .* fetch or write the file anew"),
         ("none.jsonl", "no row is left; nothing was written"),
@@ -227,7 +231,7 @@ def test_a_bad_source_is_named(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.md").write_text("x")
     (tmp_path / "odd").mkdir()
-    (tmp_path / "odd" / "table.csv").write_text("a,b")
+    (tmp_path / "odd" / "table.xls").write_text("a,b")
     (tmp_path / "cut.json").write_text('[{"a": 1}')
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     (tmp_path / "none.jsonl").write_text("\n")

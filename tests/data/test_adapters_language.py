@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hedgerow.data.adapters import convert
-from hedgerow.data.adapters.mapping import RowMapping, read_mapping
+from hedgerow.data.adapters.mapping import BranchRule, RowMapping, read_mapping
 from hedgerow.data.adapters.paths import expanded, value_at
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.testing import write_jsonl
@@ -180,7 +180,7 @@ def test_a_wrong_mapping_is_told_by_its_file_and_word(tmp_path, changes, message
             "said: holds nothing, a text needs one value; .* leave it out by 'when'",
         ),
         ({}, {"file": "a", "said": []}, "said: holds list, a text needs one value"),
-        ({"branches": grounding()}, {"file": "a", "x": "1", "y": 2}, "x: '1' is no number; correct the row"),
+        ({"branches": grounding()}, {"file": "a", "x": "l", "y": 2}, "x: 'l' is no number; correct the row"),
         (
             {"branches": grounding(frame="pixels", width="w", height="w")},
             {"file": "a", "x": 1, "y": 2, "w": 0},
@@ -207,5 +207,7 @@ def test_two_formats_that_fit_alike_are_named(tmp_path, monkeypatch):
 
 def test_the_words_of_the_language_are_documented():
     text = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
-    missing = [word for word in RowMapping.model_fields if f"`{word}`" not in text]
+    missing = [
+        word for word in [*RowMapping.model_fields, *BranchRule.model_fields] if f"`{word}`" not in text
+    ]
     assert not missing

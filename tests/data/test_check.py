@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -255,7 +256,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("out", ["good.jsonl", "elsewhere/good.jsonl"])
+@pytest.mark.parametrize("out", ["good.jsonl", "elsewhere/good.jsonl", "new/deep/good.jsonl"])
 def test_the_good_rows_are_written_and_are_good(folder, out, hedgerow):
     Path("elsewhere").mkdir()
     recipe = tiny_recipe(folder, folder / "clips.jsonl")
@@ -263,14 +264,16 @@ def test_the_good_rows_are_written_and_are_good(folder, out, hedgerow):
     lines = [json.dumps(one, separators=(" , ", " : ")) for one in BAD]
     Path("clips.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
     code, text, _ = hedgerow("data", "check", "clips.jsonl", "--recipe", recipe, "--fix", out)
-    moved = ", 1 with other media paths" if out.startswith("elsewhere") else ""
+    moved = "" if out == "good.jsonl" else ", 1 with other media paths"
     assert (code, text.splitlines()[-1]) == (1, f"wrote {out}: 3 rows{moved}")
     text = Path(out).read_text(encoding="utf-8")
     assert text.endswith("\n")
     written = text.splitlines()
     assert written[1:] == [lines[2], lines[4]]
     if moved:
-        assert json.loads(written[0])["messages"][0]["content"][0]["path"] == "../roll.mp4"
+        assert json.loads(written[0])["messages"][0]["content"][0]["path"] == os.path.relpath(
+            "roll.mp4", Path(out).parent
+        )
     else:
         assert written[0] == lines[0]
     code, text, err = hedgerow("data", "check", out, "--recipe", recipe)
@@ -283,9 +286,6 @@ def test_what_is_checked_is_not_written_over(folder, hedgerow):
     code, out, err = hedgerow("data", "check", "clips.jsonl", "--fix", "./clips.jsonl", "--media", "none")
     assert (code, out) == (2, "")
     assert "give --fix another file" in err
-    code, _, err = hedgerow("data", "check", "clips.jsonl", "--fix", "no/such.jsonl", "--media", "none")
-    assert code == 2
-    assert "no/such.jsonl" in err
     assert Path("clips.jsonl").read_bytes() == before
     Path("empty.jsonl").touch()
     files = set(Path().iterdir())
@@ -389,3 +389,83 @@ def test_rows_of_too_many_files_are_refused(folder, monkeypatch):
     path = write_jsonl(Path("clips.jsonl"), BAD)
     with pytest.raises(DataError, match="5 lines, at most 5 are checked at once; name fewer files"):
         check([path], settings(media="none"), tell=lambda _: None)
+
+
+def test_a_task_that_is_unknown_is_a_note_with_the_one_that_was_meant(folder, hedgerow):
+    rows = [
+        row("a", HI, ask("?", "ok", task="poinitng"), ask("Where?", "here", task="poinitng")),
+        row("b", HI, ask("?", "fine", task="harvest"), ask("?", "good", task="qa")),
+    ]
+    write_jsonl(Path("clips.jsonl"), rows)
+    code, out, _ = hedgerow("data", "check", "clips.jsonl")
+    known = "known tasks: video_caption, image_caption, pointing, "
+    assert code == 0
+    first, second, last = out.splitlines()
+    assert first.startswith(
+        f"note: 1 answer of the task 'harvest', which is unknown and weighted as otherwise; {known}"
+    )
+    assert second == (
+        "note: 2 answers of the task 'poinitng', which is unknown and weighted as otherwise; did you mean "
+        "'pointing'?"
+    )
+    assert last == "2 rows in clips.jsonl: nothing is wrong"
+    code, out, _ = hedgerow("data", "check", "clips.jsonl", "--json")
+    found = json.loads(out)
+    assert (found["unknown"], found["astray"]) == ({"poinitng": 2, "harvest": 1}, 0)
+    assert [f"note: {note}" for note in found["notes"]] == [first, second]
+    recipe = tiny_recipe(folder, Path("clips.jsonl"))
+    more = ("--recipe", recipe, "--weights.tasks", "{harvest: 1.0, poinitng: 0.2}")
+    assert "note" not in hedgerow("data", "check", "clips.jsonl", *more)[1]
+
+
+def test_points_of_another_task_are_a_note(folder, hedgerow):
+    rows = [
+        row("a", shows("roll.mp4"), ask("?", points(AT)), ask("Where?", points(AT), task="pointing")),
+        row("b", shows("roll.mp4"), ask("Where?", points(AT), task="qa"), ask("?", "ok"), task="tracking"),
+    ]
+    write_jsonl(Path("clips.jsonl"), rows)
+    code, out, _ = hedgerow("data", "check", "clips.jsonl")
+    note, last = out.splitlines()[-2:]
+    assert (code, last) == (0, "2 rows in clips.jsonl: nothing is wrong")
+    assert note.startswith(
+        "note: 2 answers give points or tracks under a task other than pointing and tracking"
+    )
+    assert run(rows, media="none")[1].astray == 2
+
+
+LLAVA = {"id": "a", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\nWhat?"}]}
+HUMAN = {"id": "a", "messages": [{"role": "human", "content": "What?"}]}
+SHARE = {"id": "a", "messages": [{"from": "user", "value": "What?"}]}
+
+
+@pytest.mark.parametrize("strange", [LLAVA, HUMAN, SHARE])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_row_of_another_format_says_what_reads_such(folder, strange, workers):
+    good = row("g", HI, ask("?", "ok"))
+    bad = row("t", HI, ask("?", "ok", tsk="qa"))
+    lines, _ = run([good, bad, strange, strange], workers=workers)
+    hinted = [line for line in lines if "hedgerow data convert" in line]
+    assert len(hinted) == 1
+    assert hinted[0].startswith("clips.jsonl:3: ")
+    assert hinted[0].endswith("; if this is another format: hedgerow data convert [schema]")
+    assert sum(line.startswith("clips.jsonl:4: ") for line in lines) > 0
+    assert not any("convert" in line for line in run([good, bad])[0])
+
+
+def test_a_file_that_is_no_jsonl_says_what_reads_such(folder):
+    for name, count in {"llava.json": 1, "cut.jsonl": 0}.items():
+        Path(name).write_text(json.dumps([LLAVA], indent=1) if count else '{"id": ', encoding="utf-8")
+        found = []
+        check([Path(name)], settings(), tell=found.append)
+        assert sum("hedgerow data convert" in str(problem) for problem in found) == count
+
+
+def test_one_is_said_in_the_singular(folder, hedgerow):
+    write_jsonl(Path("one.jsonl"), [row("a", HI, ask("?", ""))])
+    write_jsonl(Path("two.jsonl"), [row("a", HI, ask("?", "")), row("b", HI, ask("?", "ok"))])
+    _, out, err = hedgerow("data", "check", "one.jsonl", "--fix", "new.jsonl")
+    assert out.splitlines()[-2:] == ["1 row in one.jsonl: 1 problem", "wrote new.jsonl: 0 rows"]
+    assert "1 of 1 row has a problem" in err
+    _, out, err = hedgerow("data", "check", "two.jsonl", "--fix", "new.jsonl")
+    assert out.splitlines()[-2:] == ["2 rows in two.jsonl: 1 problem in 1 of them", "wrote new.jsonl: 1 row"]
+    assert "1 of 2 rows has a problem" in err

@@ -442,7 +442,7 @@ def test_branches_whose_points_no_frame_shows_are_left_out_from_file_to_row(
         assert [len(examples.tree(0, n).branches) for n in range(13)] == [2] * 12 + [1]
         assert [str(lost) for lost in examples.losses()] == [
             "capped.jsonl: 36 of 60 points (60 %) fall between sampled frames and are not taught; 12 "
-            "branches left out; raise vision.fps or vision.max_frames, or show shorter clips"
+            "branches left out; `hedgerow data view` shows where (problem: points lost)"
         ]
     assert one.costs(0) == two.costs(0)
     rows = [list(RowLoader(one, budget, seed=0, workers=workers)) for workers in (1, 2)]

@@ -135,7 +135,9 @@ def surveys(tokens, samples, weight, cut=None):
     costs = Costs(["tokens", "crops"], [[count, 1] for count in tokens])
     none = np.zeros(len(tokens), np.int64)
     cuts = none if cut is None else np.array(cut, np.int64)
-    return Surveys(costs, tasks, np.array(weight, float), cuts, points=none, lost=none, left=none)
+    return Surveys(
+        costs, tasks, np.array(weight, float), cuts, astray=none, points=none, lost=none, left=none
+    )
 
 
 def test_the_report_says_what_each_set_brings():

@@ -120,3 +120,15 @@ def test_limits_of_weighers_are_names_too(tmp_path, caplog):
         "mean 'web'?",
         "weights.spans.named.names.why: no answer has a span 'why'; they have none with a name",
     ]
+
+
+def test_an_unknown_task_is_weighted_and_the_one_that_was_meant_is_told(tmp_path, caplog):
+    rows = [tree("b", "web", "trakcing"), tree("c", "web", "zzz")]
+    file = write_jsonl(tmp_path / "one.jsonl", rows)
+    encoder = Encoder(ChatFormat(load_tokenizer("tiny")), Molmo2Processor())
+    Examples.read([DataSet(file)], Maker(encoder))
+    told = [record.getMessage() for record in caplog.records if "is unknown" in record.getMessage()]
+    said = "is unknown and weighted as otherwise; "
+    assert f"task 'trakcing' {said}did you mean 'tracking'?" in told
+    (listed,) = [line for line in told if "zzz" in line]
+    assert listed.startswith(f"task 'zzz' {said}known tasks: video_caption, ")

@@ -238,3 +238,12 @@ def test_a_long_caption_takes_more_lines_and_none_is_lost():
 def test_a_sheet_needs_a_caption_for_each_picture(captions):
     with pytest.raises(ValueError, match="give one caption for each"):
         contact_sheet([Image.new("RGB", (9, 9))] if captions else [], captions, columns=1, width=9)
+
+
+def test_an_array_is_drawn_on_as_its_picture_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    before = pixels.copy()
+    drawn = draw(pixels, true=[Point(0.5, 0.5)])
+    assert drawn.tobytes() == draw(Image.fromarray(pixels), true=[Point(0.5, 0.5)]).tobytes()
+    assert drawn.tobytes() != before.tobytes()
+    assert (pixels == before).all()

@@ -447,3 +447,24 @@ def test_a_recipe_in_place_of_data_is_refused(tmp_path):
 def test_what_was_left_out_is_said_to_stop_training(data):
     said = "\n".join(terminal.lines(sections(plan_files([data / "bad.jsonl"], None))))
     assert "DROPPED\n(Left out, as by data.on_bad: skip; with raise, the default, training stops" in said
+
+
+def test_a_plan_without_a_recipe_says_whose_settings_these_are(recipe, data):
+    first = terminal.lines(sections(plan_files([data / "bad.jsonl"], None)))[1]
+    assert first.startswith("Measured with Molmo2's vision settings (crops of 378 pixels)")
+    assert "--recipe FILE" in first
+    assert plan_files([], recipe).note == ""
+
+
+def test_points_that_are_weighted_as_text_are_told_in_a_plan(recipe, tmp_path):
+    part = {"type": "points", "label": "dot", "points": [{"x": 0.5, "y": 0.5}]}
+    shown = {"type": "image", "path": str(write_png(tmp_path / "a.png"))}
+    said = [{"role": "user", "content": [shown]}, {"role": "assistant", "content": [part]}]
+    for name, count in {"qa": 1, "pointing": 0}.items():
+        file = write_jsonl(tmp_path / f"{name}.jsonl", [{"id": "a", "messages": said, "task": name}])
+        plan = plan_files([file], recipe)
+        assert plan.astray == count
+        told = [line for line in terminal.lines(sections(plan)) if "points or tracks" in line]
+        assert [line.startswith("Warning: 1 answer gives points or tracks under") for line in told] == [
+            True
+        ] * count

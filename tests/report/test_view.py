@@ -118,7 +118,7 @@ def test_a_file_is_shown_without_a_recipe(media, tmp_path):
     good = MessageTree("g", (user(media["video"], "?"), bot("x"))).to_dict()
     path = write_jsonl(tmp_path / "d.jsonl", [bad, good])
     viewed = view_file(path, None, out=tmp_path / "page.html")
-    assert str(viewed).splitlines()[0] == f"{tmp_path / 'page.html'}: 1 trees, 1 packed rows, 1 dropped"
+    assert str(viewed).splitlines()[0] == f"{tmp_path / 'page.html'}: 1 tree, 1 packed row, 1 dropped"
     assert str(viewed).splitlines()[1].startswith(f"  dropped {path}:1: messages")
     html = (tmp_path / "page.html").read_text()
     assert f'{path}:1</span> <span class="problem" data-problem="dropped">' in html
@@ -246,7 +246,10 @@ def test_what_only_decoding_tells_to_be_bad_is_in_no_row(media, encoder, tmp_pat
     good = MessageTree("good", (user(media["wide"], "?"), bot("x")))
     viewed, html = page_of(tmp_path, encoder, bad, good, on_bad="skip")
     assert [item.where for item in viewed.dropped] == [f"{tmp_path / 'd.jsonl'}:1"]
-    assert "1 example dropped, named behind the trees." in html
+    assert (viewed.trees, len(viewed.dropped)) == (1, 1)
+    assert "Showing 1 of 1 tree and 1 of 1 row. 1 example dropped, named behind the trees." in html
+    assert "All trees take 1 row: as few as any packing needs." in html
+    assert "bound" not in html
     assert re.findall(r"<h3>(.*?)</h3>", html) == ["Row 0: 1 tree, 2 targets"]
     assert re.findall(r'<a href="#(t\d+)">(\w+)</a>', html) == [("t0", "good")]
 

@@ -95,3 +95,9 @@ def test_what_cannot_be_written_is_an_error_and_no_file(tmp_path, name, sizes, r
     with pytest.raises(kind, match=why):
         write_animation(tmp_path / name, [Image.new("RGB", (side, side)) for side in sizes], rate=rate)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_the_folder_of_an_animation_is_made(drawn, tmp_path, name):
+    write_animation(tmp_path / "new" / "deep" / name, drawn)
+    assert (tmp_path / "new" / "deep" / name).stat().st_size > 0

@@ -298,6 +298,7 @@ def test_a_processor_survives_pickling_and_is_a_vision_processor():
     [
         ({"crop_size": 80}, "crop_size 80 is no multiple of patch_size 7"),
         ({"margins": (6, 6)}, "leave nothing of a crop of 12 patches"),
+        ({"patch_size": 14, "margins": (4, 4)}, r"84, patch_size 14\); give a smaller patch_size, or lower"),
         ({"margins": (-1, 2)}, "margins"),
         ({"fps": 0.0}, "above 0"),
         ({"max_frames": 0}, "above 0"),

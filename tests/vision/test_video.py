@@ -248,7 +248,7 @@ def test_unreadable_videos_are_named_with_a_remedy(tmp_path, media):
         ("cut.mp4", "cut off"),
         ("text.mp4", "no video"),
         ("notes.txt", "no video stream"),
-        ("empty.mp4", "no video"),
+        ("empty.mp4", "the file is empty"),
         ("header.mkv", "no video"),
         ("header.mp4", "no video"),
         ("hollow.mp4", "no frame that can be decoded"),

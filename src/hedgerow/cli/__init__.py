@@ -9,6 +9,8 @@ try:
 except ImportError:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'hedgerow[cli]'") from None
 
+from hedgerow.cli.asking import ask
+from hedgerow.cli.assembling import assemble
 from hedgerow.cli.data import data
 from hedgerow.cli.training import app
 from hedgerow.cli.weights import weights
@@ -16,6 +18,8 @@ from hedgerow.errors import CheckError, HedgerowError
 
 __all__ = ["app", "main"]
 
+app.command(ask)
+app.command(assemble)
 app.command(data)
 experiment = App(name="experiment", help="Experiments on your own recipe and data.")
 app.command(experiment)

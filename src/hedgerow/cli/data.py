@@ -30,7 +30,7 @@ def convert(
     Parameters
     ----------
     sources
-        JSON, JSONL and Parquet files, or folders; the format of each is told by its columns.
+        JSON, JSONL, Parquet, CSV and TSV files, or folders; the format of each is told by its columns.
     out
         The JSONL file to write; embedded images and videos go beside it.
     format

@@ -169,10 +169,11 @@ def _row_check(settings: Settings, store: Path) -> RowCheck:
 
 @contextmanager
 def _written(path: Path | None) -> Iterator[IO[bytes] | None]:
-    """Open a file that is there once all is written."""
+    """Open a file that is there once all is written; its folder is made."""
     if path is None:
         yield None
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:

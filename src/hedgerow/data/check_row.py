@@ -4,17 +4,18 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from hedgerow.content import Grounding, Image, Media, Points, Text, Tracks, Video
+from hedgerow.data.answers import astray, unknown
 from hedgerow.data.check_duplicates import hashes_of
 from hedgerow.data.check_media import Looker
-from hedgerow.data.check_schema import Fault, Kind, place_of, schema_faults
+from hedgerow.data.check_schema import Fault, Kind, is_foreign, place_of, schema_faults
 from hedgerow.data.oversize import Oversize, check_fits
 from hedgerow.data.seen import Loss, losses, seen
-from hedgerow.encode import REMEDY, Encoder
+from hedgerow.encode import Encoder
 from hedgerow.errors import BudgetError, DataError, MediaError
 from hedgerow.grounding import points
 from hedgerow.sequence import Budget, Cost
@@ -32,6 +33,9 @@ class Row:
         points: how many points with a time it has, if that could be found out.
         lost: how many of them no sampled frame shows.
         moved: the row with its media paths for another folder, where they had to change.
+        foreign: whether it is no tree, and looks like a row of another format.
+        unknown: how many answers have a task that is not known, by task.
+        astray: how many answers give points or tracks under a task that is weighted as text.
     """
 
     faults: tuple[Fault, ...]
@@ -40,6 +44,9 @@ class Row:
     points: int = 0
     lost: int = 0
     moved: bytes | None = None
+    foreign: bool = False
+    unknown: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    astray: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class RowCheck:
             tree = parse_line(line, where=where, folder=path.parent)
         except DataError as error:
             whole = Fault("schema", "", str(error).removeprefix(f"{where}: "))
-            return Row(tuple(schema_faults(line)) or (whole,))
+            return Row(tuple(schema_faults(line)) or (whole,), foreign=is_foreign(line, path))
         row = self._tree(tree)
         hashes = hashes_of(line, path.parent)
         moved = None if row.faults or self.out is None else _moved(line, path.parent, self.out)
@@ -107,7 +114,14 @@ class RowCheck:
         if whole and not late and not parts and whole not in faults:
             faults.append(whole)
         points, gone = sum(loss.points for loss in lost), sum(loss.lost for loss in lost)
-        return Row(tuple(faults), source=tree.source, points=points, lost=gone)
+        return Row(
+            tuple(faults),
+            source=tree.source,
+            points=points,
+            lost=gone,
+            unknown=unknown(tree, encoder.weights),
+            astray=sum(astray(tree, encoder.weights).values()),
+        )
 
     def _size_faults(self, tree: MessageTree, cost: Cost, encoder: Encoder) -> Iterator[Fault]:
         """Say what is too large of a tree that is."""
@@ -167,7 +181,7 @@ def _answer_faults(tree: MessageTree) -> Iterator[Fault]:
 
 
 def _late(loss: Loss) -> Fault:
-    return Fault("time", place_of(loss.address), f"{loss.reason}; {REMEDY}")
+    return Fault("time", place_of(loss.address), loss.reason)
 
 
 def _part_faults(

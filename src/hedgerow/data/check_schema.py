@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from hedgerow.errors import DataError
-from hedgerow.tree import MessageTree
+from hedgerow.tree import MessageTree, Role
 
 Kind = Literal["schema", "media", "place", "time", "answer", "duplicate", "size"]
 KINDS: dict[Kind, str] = {
@@ -19,6 +20,8 @@ KINDS: dict[Kind, str] = {
     "size": "a tree, or a branch with its root, holds more than a row of the budget",
 }
 _FILLER = {"role": "user", "content": "-"}
+_ROLES = get_args(Role)
+HINT = "if this is another format: hedgerow data convert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,28 @@ def schema_faults(line: str) -> list[Fault]:
     except (ValueError, RecursionError):
         return []
     return [fault for piece in _pieces(value) for fault in piece.faults()] if isinstance(value, dict) else []
+
+
+def is_foreign(line: str, path: Path) -> bool:
+    """Whether a line that is no tree looks like one of another format.
+
+    That is a row without messages, with a message of another role or without the keys of one; and a line that
+    is no row at all of a file that is not named as JSONL.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        return path.suffix.lower() != ".jsonl"
+    messages = value.get("messages")
+    if not isinstance(messages, list):
+        return True
+    return any(isinstance(one, dict) and not _is_turn(one) for one in messages)
+
+
+def _is_turn(message: dict[str, Any]) -> bool:
+    return message.get("role") in _ROLES and "content" in message
 
 
 @dataclass(frozen=True, slots=True)

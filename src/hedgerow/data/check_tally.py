@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hedgerow.data.check_duplicates import Duplicates
 from hedgerow.data.check_row import Row, RowCheck
-from hedgerow.data.check_schema import Fault, Kind
+from hedgerow.data.check_schema import HINT, Fault, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Checked:
         problems: how many there are, by kind.
         lost: points that no sampled frame shows, by data set.
         moved: of the rows that were written, how many have other media paths.
+        unknown: how many answers have a task that is not known, by task.
+        astray: how many answers give points or tracks under a task that is weighted as text.
     """
 
     files: tuple[str, ...]
@@ -60,6 +62,8 @@ class Checked:
     problems: dict[Kind, int]
     lost: tuple[Lost, ...]
     moved: int
+    unknown: dict[str, int]
+    astray: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Tally:
         self._rows = self._good = self._moved = 0
         self._problems = Counter[Kind]()
         self._points, self._lost = Counter[str](), Counter[str]()
+        self._unknown, self._astray = Counter[str](), 0
+        self._hinted = False
 
     def add(self, job: Job, rows: Listing[Row | None]) -> None:
         """Count the rows of a job, tell their problems, and write down those that are good."""
@@ -104,12 +110,14 @@ class Tally:
         for place, (line, row) in enumerate(zip(job.lines, rows, strict=True)):
             if row is None:
                 continue
-            faults = (*row.faults, *twice.get(place, ()))
+            faults = (*self._with_hint(row), *twice.get(place, ()))
             for fault in faults:
                 self._tell(Problem(str(job.path), job.number + place, fault))
             self._problems.update(fault.kind for fault in faults)
             self._rows += 1
             self._good += not faults
+            self._unknown.update(row.unknown)
+            self._astray += row.astray
             if row.points:
                 self._points[row.source] += row.points
                 self._lost[row.source] += row.lost
@@ -126,7 +134,17 @@ class Tally:
             problems=dict(self._problems),
             lost=tuple(Lost(name, count, self._lost[name]) for name, count in self._points.items()),
             moved=self._moved,
+            unknown=dict(self._unknown),
+            astray=self._astray,
         )
+
+    def _with_hint(self, row: Row) -> tuple[Fault, ...]:
+        """The faults of a row; the first row that looks like another format says what reads such."""
+        if self._hinted or not row.foreign:
+            return row.faults
+        self._hinted = True
+        *first, last = row.faults
+        return (*first, replace(last, text=f"{last.text}; {HINT}"))
 
     def _duplicates(self, job: Job, rows: Listing[Row | None]) -> dict[int, list[Fault]]:
         found = [(place, row.hashes) for place, row in enumerate(rows) if row is not None and row.hashes]

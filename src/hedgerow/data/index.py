@@ -53,7 +53,7 @@ class Losses:
         left = f"{counted(self.branches, 'branch')} left out; " if self.branches else ""
         return (
             f"{self.name}: {share} fall between sampled frames and are not taught; {left}"
-            "raise vision.fps or vision.max_frames, or show shorter clips"
+            "`hedgerow data view` shows where (problem: points lost)"
         )
 
 

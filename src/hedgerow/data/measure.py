@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from hedgerow.data.answers import astray
 from hedgerow.data.facts import Known, MediaFacts
 from hedgerow.data.lines import Dropped, Line, Lines, located
 from hedgerow.data.oversize import Oversize, check_fits, shortened
@@ -54,24 +55,28 @@ class Maker:
         tree = line.read()
         return self.transforms(tree, seed=self.seed, turn=turn) if self.transforms else tree
 
-    def survey(self, line: Line, turn: int) -> tuple[Survey, int]:
-        """Measure a tree as it is used in a pass, and say how many of its branches its size leaves out.
+    def survey(self, line: Line, turn: int) -> tuple[Survey, int, int]:
+        """Measure a tree as it is used in a pass.
 
-        Points are counted before it is shortened, those of branches that cannot be taught among them.
+        Returns:
+            What is known of it; how many of its branches its size leaves out; how many of its answers give
+            points under another task. Points are counted before it is shortened, those of branches that
+            cannot be taught among them.
 
         Raises:
             DataError: it cannot be used; the message names the line.
         """
         with located(str(line)):
             tree, survey = _taught(self.tree(line, turn), self.encoder)
+            aside = sum(astray(tree, self.encoder.weights).values())
             if self.budget is None or self.budget.fits(survey.cost):
-                return survey, 0
+                return survey, 0, aside
             if self.oversize != "shorten":
                 check_fits(tree, survey.cost, self.budget, oversize=self.oversize)
             short = shortened(tree, self.encoder, self.budget)
             small = self.encoder.survey(short)
             left = dataclasses.replace(survey, cost=small.cost, tasks=small.tasks, weight=small.weight)
-            return left, len(tree.branches) - len(short.branches)
+            return left, len(tree.branches) - len(short.branches), aside
 
     def forgives(self, error: DataError) -> bool:
         """Whether the example of an error is left out instead of stopping the run."""
@@ -100,20 +105,22 @@ class Surveys:
     """What is known of n examples.
 
     `costs` of each, `tasks` its samples by task, `weight` float64 [n] its loss weight, `cut` int64 [n] how
-    many of its branches its size leaves out. `points` int64 [n] have a time, `lost` of them stand on no
-    sampled frame, and `left` branches are left out because all points of an answer do.
+    many of its branches its size leaves out, `astray` int64 [n] how many of its answers give points under
+    another task. `points` int64 [n] have a time, `lost` of them stand on no sampled frame, and `left`
+    branches are left out because all points of an answer do.
     """
 
     costs: Costs
     tasks: Costs
     weight: Array
     cut: Array
+    astray: Array
     points: Array
     lost: Array
     left: Array
 
     @classmethod
-    def of(cls, surveys: Listing[Survey], cut: Listing[int]) -> "Surveys":
+    def of(cls, surveys: Listing[Survey], cut: Listing[int], astray: Listing[int]) -> "Surveys":
         """Make the table of surveys."""
         tasks = [Cost(**{task: survey.tasks.count(task) for task in survey.tasks}) for survey in surveys]
         return cls(
@@ -121,6 +128,7 @@ class Surveys:
             tasks=Costs.of(tasks),
             weight=np.array([survey.weight for survey in surveys], np.float64),
             cut=np.array(cut, np.int64),
+            astray=np.array(astray, np.int64),
             points=np.array([survey.points for survey in surveys], np.int64),
             lost=np.array([survey.lost for survey in surveys], np.int64),
             left=np.array([survey.left for survey in surveys], np.int64),
@@ -144,7 +152,7 @@ class Surveys:
         return len(self.weight)
 
 
-_COLUMNS = ("weight", "cut", "points", "lost", "left")
+_COLUMNS = ("weight", "cut", "astray", "points", "lost", "left")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -230,10 +238,10 @@ class _Job:
     turns: Array
 
     def do(self, maker: Maker) -> "_Done":
-        kept, found, cut, dropped = [], [], [], []
+        kept, found, cut, aside, dropped = [], [], [], [], []
         for place, (line, turn) in enumerate(zip(self.lines, self.turns.tolist(), strict=True)):
             try:
-                survey, missing = maker.survey(line, turn)
+                survey, missing, other = maker.survey(line, turn)
             except DataError as error:
                 if not maker.forgives(error):
                     raise
@@ -242,9 +250,10 @@ class _Job:
             kept.append(place)
             found.append(survey)
             cut.append(missing)
+            aside.append(other)
         facts = maker.encoder.facts
         news = facts.news() if isinstance(facts, MediaFacts) else {}
-        return _Done(Measured(np.array(kept, np.int64), Surveys.of(found, cut), tuple(dropped)), news)
+        return _Done(Measured(np.array(kept, np.int64), Surveys.of(found, cut, aside), tuple(dropped)), news)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from hedgerow.content import Points, Tracks, Video
-from hedgerow.encode import REMEDY, Encoder
+from hedgerow.encode import Encoder
 from hedgerow.errors import DataError, HedgerowError
 from hedgerow.grounding.align import Frames, align, missed
 from hedgerow.tree import Branch, MessageTree, Node
@@ -95,11 +95,11 @@ def seen(tree: MessageTree, encoder: Encoder) -> Seen:
     if not out:
         return Seen(tree, points, lost, 0)
     if not out[0].address:
-        raise DataError(f"{tree.id}, root: {out[0].reason}; {REMEDY}")
+        raise DataError(f"{tree.id}, root: {out[0].reason}")
     kept = _without(tree, "", {loss.address for loss in out})
     if not any(message.role == "assistant" for node in kept.nodes() for message in node.messages):
         where = f"{tree.id}, branch {out[0].address}: {out[0].reason}"
-        raise DataError(f"{where}; no other answer is left; {REMEDY}")
+        raise DataError(f"{where}; no other answer is left")
     return Seen(kept, points, lost, len(out))
 
 

@@ -1,6 +1,6 @@
 """From message trees to sequences, for one tokenizer and one vision processor."""
 
-from hedgerow.encode.draft import REMEDY, written
+from hedgerow.encode.draft import written
 from hedgerow.encode.encoder import Encoder, Survey
 
-__all__ = ["REMEDY", "Encoder", "Survey", "written"]
+__all__ = ["Encoder", "Survey", "written"]

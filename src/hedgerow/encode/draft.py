@@ -18,10 +18,6 @@ from hedgerow.weights.answer import Answer
 from hedgerow.weights.weighting import Weighting
 
 Shown = list[tuple[Media, MediaLayout]]
-REMEDY = (
-    "raise fps or max_frames, show a shorter clip, or leave the branch out; times count in seconds from the "
-    "start of the clip"
-)
 
 
 @dataclass(slots=True)
@@ -99,7 +95,7 @@ def placed(part: Points | Tracks, media: Shown) -> Aligned[Points | Tracks]:
     frames = frames_of(video, layout)
     found = align(to_fractions(part, size=layout.size), frames)
     if found.gone:
-        raise DataError(f"{missed(part, found, frames)}; {REMEDY}")
+        raise DataError(missed(part, found, frames))
     return found
 
 

@@ -18,12 +18,16 @@ REPLIES = "replies.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores by task and by kind of object, beside the best constant reply of the training data."""
+    """Scores by task and by kind of object, beside the best constant reply of the training data.
+
+    `written` is the file that holds each question with its reply, truth and score.
+    """
 
     replies: tuple[Reply, ...]
     tasks: Mapping[str, Figure]
     constant: Mapping[str, Figure]
     kinds: Mapping[str, Figure]
+    written: Path
     dropped: tuple[Dropped, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -32,7 +36,7 @@ class Evaluation:
         figures = {
             name: {key: asdict(value) for key, value in group.items()} for name, group in shown.items()
         }
-        return {**figures, "dropped": [str(item) for item in self.dropped]}
+        return {**figures, "dropped": [str(item) for item in self.dropped], "replies": str(self.written)}
 
     def __str__(self) -> str:
         lines = [f"{'task':24}{'score':>8}  {'95 % interval':18}{'n':>6}{'constant':>10}"]
@@ -40,7 +44,8 @@ class Evaluation:
             interval = f"[{figure.low:.3f}, {figure.high:.3f}]"
             constant = self.constant[name].value
             lines.append(f"{name:24}{figure.value:>8.3f}  {interval:18}{figure.n:>6}{constant:>10.3f}")
-        return "\n".join([*lines, *told(self.dropped, whole="what --json prints")])
+        where = f"replies, truths and scores of all questions: {self.written}"
+        return "\n".join([*lines, where, *told(self.dropped, whole="what --json prints")])
 
 
 def evaluate_recipe(recipe: Recipe) -> Evaluation:
@@ -64,6 +69,7 @@ def evaluate_recipe(recipe: Recipe) -> Evaluation:
         tasks=by_task(replies),
         constant=by_task(constant),
         kinds=summary(replies, by=lambda reply: f"{reply.question.task}: {reply.question.kind}"),
+        written=recipe.out / REPLIES,
         dropped=(*examples.dropped, *dropped),
     )
 

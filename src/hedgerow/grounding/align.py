@@ -112,11 +112,24 @@ def align(part: G, frames: Frames | None = None, *, images: int = 0) -> Aligned[
 
 
 def missed(part: Points | Tracks, found: Aligned[Points | Tracks], frames: Frames) -> str:
-    """Say how many points of a part are lost, and which frames there are."""
+    """Say how many points of a part are lost, which frames there are, and what can be done."""
     return (
         f"{part.type} '{part.label}': {found.lost} of its {found.points} points stand on no sampled frame "
-        f"({frames}; a point moves by {frames.step / 2:g} s at most)"
+        f"({frames}; a point moves by {frames.step / 2:g} s at most); {_remedy(part, frames)}"
     )
+
+
+def _remedy(part: Points | Tracks, frames: Frames) -> str:
+    times = [point.time for point in part.points if point.time is not None]
+    reach, first, last = frames.step / 2 + _SLACK, frames.times[0], frames.times[-1]
+    if min(times) < first - reach or max(times) > last + reach:
+        return (
+            f"its times are {min(times):g} to {max(times):g} s and the frames end at {last:g} s: times count "
+            "from the start of the clip; correct them, show more of the video, or leave the branch out"
+        )
+    if any(after - before > frames.step + _SLACK for before, after in pairwise(frames.times)):
+        return "the clip has its most frames: raise max_frames, show a shorter clip, or leave the branch out"
+    return "raise fps, or leave the branch out"
 
 
 def _align_point(part: Points | Tracks, point: Point, frames: Frames | None, images: int) -> Point | None:

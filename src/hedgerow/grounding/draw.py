@@ -26,15 +26,17 @@ COLOURS = (  # of ids 1, 2, 3, ...
 _GAP, _LINE, _LETTERS = 8, 16, 12  # pixels: between pictures, of a line of text, of its letters
 
 
-def draw(picture: Image.Image, *, true: Sequence[Point] = (), predicted: Sequence[Point] = ()) -> Image.Image:
+def draw(
+    picture: Array | Image.Image, *, true: Sequence[Point] = (), predicted: Sequence[Point] = ()
+) -> Image.Image:
     """Return an RGB copy of the picture with points on it.
 
     Args:
-        picture: one image or frame, upright.
+        picture: one image or frame, upright: a picture, or uint8 [H, W, 3].
         true: points of this frame in fractions: a ring each, and a rectangle if it has a box.
         predicted: points of this frame in fractions: a cross each.
     """
-    pen = Pen(picture)
+    pen = Pen(_picture(picture))
     kinds: tuple[tuple[Sequence[Point], Kind], ...] = ((true, "true"), (predicted, "predicted"))
     for points, kind in kinds:
         for point in points:
@@ -162,7 +164,7 @@ def _runs(looked: Sequence[Sequence[Point]]) -> list[list[Point]]:
 
 
 def _drawn(frame: Array | Image.Image, time: float, shown: Sequence[_Shown], trail: float) -> Image.Image:
-    pen = Pen(frame if isinstance(frame, Image.Image) else Image.fromarray(np.asarray(frame)))
+    pen = Pen(_picture(frame))
     now = printed_time(time)
     if trail > 0:
         for one in shown:
@@ -176,6 +178,10 @@ def _drawn(frame: Array | Image.Image, time: float, shown: Sequence[_Shown], tra
             text, box = f"{one.prefix}{point.id or ''}".strip(), point.box if one.kind == "true" else None
             pen.name(point.x, point.y, text, colour_of(point), box=box)
     return pen.finished()
+
+
+def _picture(given: Array | Image.Image) -> Image.Image:
+    return given if isinstance(given, Image.Image) else Image.fromarray(np.asarray(given))
 
 
 def _mark(pen: Pen, point: Point, kind: Kind) -> None:

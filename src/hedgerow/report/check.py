@@ -8,10 +8,12 @@ from collections.abc import Sequence as Listing
 from pathlib import Path
 from typing import Any
 
+from hedgerow.data.answers import points_note, unknown_note
 from hedgerow.data.check import MediaLevel, Settings, check
 from hedgerow.data.check_schema import KINDS
 from hedgerow.data.check_tally import Checked, Problem
 from hedgerow.data.measure import Progress
+from hedgerow.data.shares import counted
 from hedgerow.encode import Encoder
 from hedgerow.errors import CheckError, RecipeError
 from hedgerow.recipe import Packing, Recipe
@@ -109,10 +111,12 @@ class Screen:
         if found:
             print_sections(found)
             print()
+        for note in notes(checked):
+            print(f"note: {note}")
         print(summary(checked))
         if fix is not None:
             moved = f", {checked.moved:,} with other media paths" if checked.moved else ""
-            print(f"wrote {fix}: {checked.good:,} rows{moved}")
+            print(f"wrote {fix}: {counted(checked.good, 'row')}{moved}")
 
 
 class Json:
@@ -132,6 +136,7 @@ class Json:
         figures: dict[str, Any] = dataclasses.asdict(checked)
         figures["kinds"] = figures.pop("problems")
         figures["lost"] = [dataclasses.asdict(one) | {"share": one.share} for one in checked.lost]
+        figures["notes"] = notes(checked)
         figures["fix"] = None if fix is None else str(fix)
         print("" if self._begun else '{"problems": [', end="")
         print(f"], {json.dumps(figures)[1:]}")
@@ -155,8 +160,15 @@ def sections(checked: Checked) -> list[Section]:
 def summary(checked: Checked) -> str:
     """Return the result of a check as one line."""
     bad = checked.rows - checked.good
-    found = f"{sum(checked.problems.values()):,} problems in {bad:,} of them" if bad else "nothing is wrong"
-    return f"{checked.rows:,} rows in {', '.join(checked.files)}: {found}"
+    found = counted(sum(checked.problems.values()), "problem") if bad else "nothing is wrong"
+    where = f" in {bad:,} of them" if bad and checked.rows > 1 else ""
+    return f"{counted(checked.rows, 'row')} in {', '.join(checked.files)}: {found}{where}"
+
+
+def notes(checked: Checked) -> list[str]:
+    """Return what is no problem, and perhaps not what was meant: unknown tasks, and points as text."""
+    found = [unknown_note(task, answers) for task, answers in sorted(checked.unknown.items())]
+    return found + ([points_note(checked.astray)] if checked.astray else [])
 
 
 def require_good(checked: Checked, fix: Path | None) -> None:
@@ -169,4 +181,6 @@ def require_good(checked: Checked, fix: Path | None) -> None:
         remedy = (
             "train on the file of --fix, or mend the rows" if fix else "mend them, or add --fix GOOD.jsonl"
         )
-        raise CheckError(f"{checked.rows - checked.good:,} of {checked.rows:,} rows have a problem; {remedy}")
+        bad = checked.rows - checked.good
+        have = "row has" if checked.rows == 1 else "rows has" if bad == 1 else "rows have"
+        raise CheckError(f"{bad:,} of {checked.rows:,} {have} a problem; {remedy}")

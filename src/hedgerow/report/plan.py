@@ -37,6 +37,10 @@ from hedgerow.vision.processor import Molmo2Processor
 
 LOOKED = 2_000  # trees that are read for what costs do not tell
 TRIED = 50_000  # examples that budgets, pools and windows are tried on
+_NOTE = (
+    f"Measured with Molmo2's vision settings (crops of {Molmo2Processor().crop_size} pixels) and the small "
+    "tokenizer; for your own add --recipe FILE."
+)
 _ANY = Room(tokens=2**40, crops=2**40)
 
 
@@ -48,6 +52,8 @@ class DataPlan:
     `fits` is the recommended budget; before it stands the recipe's own, which is `kept` where nothing better
     was found. `pool` or `window`, trials, savings and waiting belong to the recommended budget. A row of
     `whole` would hold every example, `oversize` is what becomes of larger ones. `dropped` are of no use.
+    `astray` answers give points or tracks under a task that is weighted as text. `note` says whose settings
+    trees were measured with, if not those of a recipe.
     """
 
     files: tuple[str, ...]
@@ -67,6 +73,8 @@ class DataPlan:
     model: str
     waiting: Waiting | None
     dropped: tuple[Dropped, ...]
+    astray: int
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain data; plans by their figures."""
@@ -95,7 +103,7 @@ def plan_files(files: Listing[Path], recipe: Recipe | None, *, progress: Progres
     if recipe is None:
         if not sets:
             raise RecipeError("nothing to plan for; name a JSONL file of trees, or --recipe FILE")
-        return plan_data(_molmo2(sets), None, progress=progress)
+        return dataclasses.replace(plan_data(_molmo2(sets), None, progress=progress), note=_NOTE)
     if sets:
         data = recipe.data.model_copy(update={"train": sets, "groups": {}, "epoch": None})
         recipe = recipe.model_copy(update={"data": data})
@@ -138,6 +146,7 @@ def plan_data(recipe: Recipe, own: Budget | None, *, progress: Progress | None =
         model=MOLMO2_8B.name,
         waiting=waiting(choice.tried.costs, choice.tried.tasks, best.plan, MOLMO2_8B, recipe.rows_per_step),
         dropped=examples.dropped,
+        astray=int(examples.surveys.astray.sum()),
     )
 
 

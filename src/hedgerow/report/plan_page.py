@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Listing
 from pathlib import Path
 
+from hedgerow.data.answers import points_note
 from hedgerow.data.shares import MixtureReport, Share, counted
 from hedgerow.errors import RecipeError
 from hedgerow.packing.plan import Plan
@@ -54,6 +55,8 @@ def sections(plan: DataPlan) -> list[Section]:
 
 
 def _advice(plan: DataPlan) -> Iterator[str]:
+    if plan.note:
+        yield plan.note
     best, own = plan.fits[-1], plan.fits[0]
     budget = f"a budget of {_room(best)}, and {_from(plan.pool, plan.window)}"
     keep = "keep the recipe's own, nothing tried is better: " if plan.kept else ""
@@ -64,6 +67,8 @@ def _advice(plan: DataPlan) -> Iterator[str]:
         yield f"The recipe's own budget of {_room(own)}: {_epoch(own)}; {_compared(own, best)}."
     faster = ", ".join(f"{show(one.flops)} over {one.against}" for one in plan.savings)
     yield f"Expected speed-up, by the FLOPs of {plan.model}: {faster}."
+    if plan.astray:
+        yield f"Warning: {points_note(plan.astray)}."
 
 
 def _room(fit: Fit) -> str:

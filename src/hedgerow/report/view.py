@@ -29,7 +29,10 @@ from hedgerow.vision.processor import Molmo2Processor
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Viewed:
-    """What was written; the figures are of all trees and rows, `dropped` of those that were looked at."""
+    """What was written: a page about all trees but those `dropped`, in rows that were planned before.
+
+    A tree that turns out bad when it is decoded is dropped if it was to be shown; the others are not decoded.
+    """
 
     page: Path
     trees: int
@@ -39,7 +42,8 @@ class Viewed:
     def __str__(self) -> str:
         bad = "".join(f"\n  {line}" for line in told(self.dropped, whole=str(self.page)))
         lost = f", {len(self.dropped)} dropped" if self.dropped else ""
-        return f"{self.page}: {self.trees} trees, {self.rows} packed rows{lost}{bad}"
+        held = f"{counted(self.trees, 'tree')}, {counted(self.rows, 'packed row')}"
+        return f"{self.page}: {held}{lost}{bad}"
 
 
 MOST = 24  # trees of a page, unless told otherwise
@@ -130,21 +134,24 @@ def view(
         [Missing(item.where, item.reason) for item in dropped],
         Shades.of(weights),
     )
-    said = _said(len(shown), len(costs), len(rows), plan, len(dropped))
+    trees_left = len(costs) - len(bad)
+    said = _said(len(shown), trees_left, len(rows), plan, len(dropped))
     sections = [
         Section("Packed rows", [Text(said), *_fills(plan, costs), *rows]),
         Section("Trees", [*([Text(note)] if note else []), trees]),
     ]
     write_page(out, "Message trees", sections, subtitle=", ".join(sorted(examples.lines.paths)))
-    return Viewed(out, len(costs), len(plan.rows), dropped)
+    return Viewed(out, trees_left, len(plan.rows), dropped)
 
 
 def _said(shown: int, trees: int, rows: int, plan: Plan, dropped: int) -> str:
-    more = "; `data view --trees` takes another number" if shown + dropped < trees else ""
+    more = "; `data view --trees` takes another number" if shown < trees else ""
     pictures = f" Pictures are of the first {PICTURED} trees." if shown > PICTURED else ""
     left = f" {counted(dropped, 'example')} dropped, named behind the trees." if dropped else ""
-    seen = f"Showing {shown} of {trees} trees and {rows} of {len(plan.rows)} rows{more}."
-    return f"{seen}{pictures}{left} {plan!r}"
+    packed = counted(len(plan.rows), "row")
+    seen = f"Showing {shown} of {counted(trees, 'tree')} and {rows} of {packed}{more}."
+    least = f"any packing needs {plan.bound:,} at least" if plan.gap else "as few as any packing needs"
+    return f"{seen}{pictures}{left} All trees take {packed}: {least}."
 
 
 def _trees(

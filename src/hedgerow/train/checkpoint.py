@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from hedgerow.errors import RecipeError
+from hedgerow.errors import DataError, RecipeError
 from hedgerow.recipe import Recipe
 
 # What may change between two legs of one run: it changes no row, no loss and no weight on one machine.
@@ -79,6 +79,7 @@ def load_state(folder: Path, recipe: Recipe) -> State:
     """Read the state of a checkpoint.
 
     Raises:
+        DataError: data, references or tokenizer are no file.
         RecipeError: it belongs to a run of another recipe or other data; the message says what differs.
     """
     check_run(folder, recipe)
@@ -90,8 +91,12 @@ def check_run(folder: Path, recipe: Recipe) -> None:
     """Refuse a checkpoint of another run; a field that recipes did not have then had its default.
 
     Raises:
+        DataError: data, references or tokenizer are no file.
         RecipeError: the recipe or the data are others; the message says what differs.
     """
+    for name, path in _inputs(recipe).items():
+        if not path.is_file():
+            raise DataError(f"{name}: {path}: no such file; correct the path, or put the file there")
     saved = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
     now, usual = fingerprint(recipe), _defaults()
     then = {name: saved.get(name, usual.get(re.sub(r"\.\d+\.", ".0.", name))) for name in (*saved, *now)}
@@ -130,13 +135,17 @@ def discard(out: Path) -> None:
 def fingerprint(recipe: Recipe) -> dict[str, str]:
     """Return by dotted name what decides the result of a run; files count by content, wherever they lie."""
     found = {name: value for name, value in _flat(recipe.to_dict()) if not _is_free(name)}
-    for number, source in enumerate(recipe.data.train):
-        found[f"data.train.{number}.path"] = _digest(source.path)
+    return found | {name: _digest(path) for name, path in _inputs(recipe).items()}
+
+
+def _inputs(recipe: Recipe) -> dict[str, Path]:
+    """The files whose content decides the result of a run, by dotted name."""
+    found = {f"data.train.{number}.path": source.path for number, source in enumerate(recipe.data.train)}
     if recipe.data.references is not None:
-        found["data.references"] = _digest(recipe.data.references)
+        found["data.references"] = recipe.data.references
     if recipe.model.tokenizer != "tiny":
         path = Path(recipe.model.tokenizer)
-        found["model.tokenizer"] = _digest(path / "tokenizer.json" if path.is_dir() else path)
+        found["model.tokenizer"] = path / "tokenizer.json" if path.is_dir() else path
     return found
 
 

@@ -22,9 +22,11 @@ from hedgerow.build import (
     origin_of,
     training_examples,
 )
+from hedgerow.data.answers import points_note
 from hedgerow.data.index import Examples
 from hedgerow.data.lines import told
 from hedgerow.data.measure import Progress
+from hedgerow.data.shares import counted
 from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
 from hedgerow.models.molmo2 import Molmo2
@@ -49,8 +51,9 @@ class Trained:
     """What a run left behind: the `model` folder in the layout of `transformers`, and what it was trained on.
 
     `examples` is how many an epoch has, `epochs` how many were trained on: below 1 a part of one. `dropped`
-    says of each example that was left out, when indexed or when decoded, where it stands and why. `finished`
-    says that nothing was left to train.
+    says of each example that was left out where it stands and why. The last `undecoded` of them stand in an
+    epoch, for they were found to be bad only when they were decoded; the others do not. `finished` says that
+    all steps are done, `earlier` that they were before this call, which had nothing left to train.
     """
 
     model: Path
@@ -59,27 +62,42 @@ class Trained:
     epochs: float
     dropped: tuple[str, ...]
     seconds: float
-    finished: bool = False
+    undecoded: int = 0
+    finished: bool = True
+    earlier: bool = False
 
     def __str__(self) -> str:
-        if self.finished:
+        if self.earlier:
             return (
                 f"{self.model}: finished, all {self.steps} steps are done; add --fresh to train anew; "
                 "to train longer give a new 'out' and, in place of model.spec or model.checkpoint, "
                 f"'init: {self.model.parent}'"
             )
         if self.epochs < 1:
-            seen = f"on {round(self.epochs * self.examples)} of {self.examples} examples"
+            seen = f"on {round(self.epochs * self.examples)} of {counted(self.examples, 'example')}"
         else:
-            seen = f"on {self.examples} examples, each about {self.epochs:.3g} times"
+            often = f"{self.epochs:.3g}"
+            each = "once each" if often == "1" else f"each about {often} times"
+            seen = f"on {counted(self.examples, 'example')}, {each}"
         bad = [f"  {line}" for line in told(self.dropped, whole=str(self.model.parent / RECORD))]
-        lost = f", {len(self.dropped)} dropped" if self.dropped else ""
-        return "\n".join([f"{self.model}: {self.steps} steps {seen}{lost}, {self.seconds:.0f} s", *bad])
+        steps = counted(self.steps, "step")
+        return "\n".join([f"{self.model}: {steps} {seen}{self._lost}, {self.seconds:.0f} s", *bad])
+
+    @property
+    def _lost(self) -> str:
+        """How many examples were left out, in words; those that count among the examples are told apart."""
+        if not self.dropped:
+            return ""
+        before = len(self.dropped) - self.undecoded
+        when = f" ({before} before, {self.undecoded} of these when decoded)" if self.undecoded else ""
+        return f"; {len(self.dropped)} dropped{when}"
 
     def write(self) -> None:
         """Write it beside the model, whole or not at all."""
         fresh = self.model.with_name(f".new-{RECORD}")
-        fresh.write_text(json.dumps(asdict(self), default=str, indent=2) + "\n", encoding="utf-8")
+        figures = asdict(self)
+        del figures["earlier"]  # of a call, not of the run
+        fresh.write_text(json.dumps(figures, default=str, indent=2) + "\n", encoding="utf-8")
         fresh.replace(self.model.with_name(RECORD))
 
     @classmethod
@@ -87,8 +105,8 @@ class Trained:
         """Read what a run wrote when it ended; None where there is nothing that can be read."""
         try:
             found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-            known = {"model": out / MODEL, "dropped": tuple(found["dropped"]), "finished": True}
-            return cls(**{**found, **known})
+            known = {"model": out / MODEL, "dropped": tuple(found["dropped"])}
+            return cls(**{**found, **known, "finished": True, "earlier": True})
         except (OSError, ValueError, TypeError, KeyError):
             return None  # not ended, or of another version: the run is gone through again
 
@@ -132,11 +150,9 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
     _check_references(recipe)
     encoder = build_encoder(recipe)
     examples = training_examples(recipe, encoder, progress=progress if first else None)
-    mixture, left_out = examples.report(), (*examples.dropped, *examples.epoch(0).dropped)
-    if first and (len(recipe.data.train) > 1 or mixture.cuts):
-        print(mixture, file=sys.stderr, flush=True)
-    for lost in examples.losses() if first else ():
-        print(lost, file=sys.stderr, flush=True)
+    left_out = (*examples.dropped, *examples.epoch(0).dropped)
+    for line in _opening(recipe, examples) if first else ():
+        print(line, file=sys.stderr, flush=True)
     model = build_model(recipe)
     model.context = context
     if recipe.model.spec is not None and isinstance(model, Molmo2):  # trained weights have found their scale
@@ -148,7 +164,15 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
         train(recipe, model, rows, fresh=fresh, context=context, callbacks=(*callbacks, late))
     dropped = (*map(str, left_out), *late.dropped)
     seconds = time.perf_counter() - begin
-    trained = Trained(recipe.out / MODEL, recipe.steps, len(examples), _epochs(rows), dropped, seconds)
+    trained = Trained(
+        model=recipe.out / MODEL,
+        steps=recipe.steps,
+        examples=len(examples),
+        epochs=_epochs(rows),
+        dropped=dropped,
+        seconds=seconds,
+        undecoded=len(late.dropped),
+    )
     if first:
         tokenizer = load_tokenizer(recipe.model.tokenizer)
         save(
@@ -160,6 +184,33 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
         )
         trained.write()
     return trained
+
+
+def _opening(recipe: Recipe, examples: Examples) -> Iterator[object]:
+    """What to say of data and rates before the first step."""
+    mixture = examples.report()
+    if len(recipe.data.train) > 1 or mixture.cuts:
+        yield mixture
+    yield from examples.losses()
+    astray = examples.surveys.astray
+    if astray.any():
+        yield points_note(int(astray.sum()))
+    rates = recipe.optimizer
+    groups = {"vision": rates.vision, "connector": rates.connector, "language": rates.language}
+    slow = {name: rate for name, rate in groups.items() if rate.lr and rate.warmup >= recipe.steps}
+    if slow:
+        peak = max(recipe.steps / rate.warmup for rate in slow.values())
+        named = ", ".join(f"optimizer.{name}.warmup" for name in slow)
+        yield (
+            f"the warm-up is as long as the run of {counted(recipe.steps, 'step')}: {named} "
+            f"{'is' if len(slow) == 1 else 'are'} {_span([rate.warmup for rate in slow.values()])}, and the "
+            f"rate ends at {100 * peak:.3g} % of its peak; lower it, or train longer"
+        )
+
+
+def _span(numbers: Listing[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _ended(recipe: Recipe) -> Trained | None:

@@ -1,6 +1,5 @@
 """Video files read with PyAV (FFmpeg): the library's `VideoSource`."""
 
-import logging
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,13 +14,11 @@ from av.video.reformatter import VideoReformatter
 from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
 from hedgerow.vision.packets import Stretch, stretches
-from hedgerow.vision.source import SLACK, Damaged, VideoFacts
+from hedgerow.vision.source import SLACK, Damaged, VideoFacts, warn
 
-_LOG = logging.getLogger("hedgerow")
 _REPEAT = 8  # bytes; a packet no larger may say "as before" and give no frame (MPEG-4, AVI)
 _UNTIMED = ("avi", "mpeg")  # formats whose packets need not say when they are shown: FFmpeg fills that in
 MOST_PIXELS = 8192 * 4352  # of a frame; what a small file claims may take all memory
-_warned: set[str] = set()  # files whose stand-ins this process has named
 
 
 class PyAVSource:
@@ -171,16 +168,11 @@ class VideoFile:
         if self.policy == "refuse":
             raise self.error(tick, what)
         why = f" ({self.damage})" if self.damage else ""
-        self.warn(
+        warn(
+            self.path,
             f"{self.seconds(tick):.2f} s: {what}{why}; the frame of {self.seconds(frame.pts):.2f} s is shown "
-            "in its place, and so on in this file"
+            "in its place, and so on in this file",
         )
-
-    def warn(self, what: str) -> None:
-        """Log what is wrong with the file, once in a process."""
-        if self.path not in _warned:
-            _warned.add(self.path)
-            _LOG.warning("%s, %s", self.path, what)
 
     def error(self, pts: float, what: str) -> MediaError:
         """Return the error for a file that cannot be trusted around a time."""
@@ -290,6 +282,8 @@ def open_video(path: str, *, damaged: Damaged = "refuse") -> Iterator[VideoFile]
     """
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file; correct the path or put the video there")
+    if not Path(path).stat().st_size:
+        raise MediaError(f"{path}: the file is empty; copy or download it again")
     try:
         container = av.open(path, metadata_errors="ignore")
     except av.FFmpegError as error:
@@ -356,7 +350,7 @@ def _pick(file: VideoFile, ticks: Sequence[float]) -> Iterator[Any]:
             file.stand_in(held, tick, f"the last frame is at {file.seconds(held.pts):.2f} s")
         yield held
     if file.damage is not None:
-        file.warn(f"{file.damage}; what is good of it is shown")
+        warn(file.path, f"{file.damage}; what is good of it is shown")
 
 
 def _gives_frame(packet: Any, codec: str) -> bool:

@@ -20,7 +20,7 @@ def write_animation(path: Path | str, pictures: Sequence[Image.Image], *, rate: 
     odd loses its last row or column.
 
     Args:
-        path: `NAME.gif` or `NAME.mp4`.
+        path: `NAME.gif` or `NAME.mp4`; its folder is made.
         pictures: of one size, one at least, such as `hedgerow.grounding.draw.draw_frames` gives.
         rate: pictures a second; that at which frames were sampled plays as fast as the video does.
 
@@ -38,6 +38,7 @@ def write_animation(path: Path | str, pictures: Sequence[Image.Image], *, rate: 
         most = f"1 to {_FASTEST}" if kind == ".gif" else "1 or more"
         raise RecipeError(f"{path}: {rate} pictures a second; give {most}")
     _check_alike(path, pictures)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".mp4":
         width, height = (side // 2 * 2 for side in pictures[0].size)
         frames = (np.asarray(picture.convert("RGB"))[:height, :width] for picture in pictures)

@@ -18,7 +18,7 @@ from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import Resize, Tiler, load_image, resized
 from hedgerow.vision.pooling import stitch, windows
 from hedgerow.vision.sampling import sample
-from hedgerow.vision.source import Damaged
+from hedgerow.vision.source import Damaged, accept
 from hedgerow.vision.subtitles import lines_of
 from hedgerow.vision.video import decode_frames
 
@@ -174,7 +174,9 @@ class Molmo2Processor:
             )
         if min(self.margins) < 0 or sum(self.margins) >= self._side:
             raise RecipeError(
-                f"margins {self.margins} leave nothing of a crop of {self._side} patches; lower them"
+                f"margins {self.margins} leave nothing of a crop of {self._side} patches a side (crop_size "
+                f"{self.crop_size}, patch_size {self.patch_size}); give a smaller patch_size, or lower "
+                "margins"
             )
 
     @property
@@ -215,11 +217,7 @@ class Molmo2Processor:
             return self._image_layout(media, (facts.width, facts.height), before)
         if not isinstance(facts, VideoFacts):
             raise ValueError(f"{media.name} is a video, got {facts}")
-        if facts.damage is not None and self.damaged == "refuse":
-            raise MediaError(
-                f"{media.name}, {facts.damage}; copy or encode the video again, or set vision.damaged to "
-                "keep to use what is good of it"
-            )
+        accept(facts, damaged=self.damaged)
         return self._video_layout(media, facts, before)
 
     def visual(self, media: Media, layout: MediaLayout) -> VisionInput:

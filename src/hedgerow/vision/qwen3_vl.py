@@ -20,7 +20,7 @@ from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import load_image
 from hedgerow.vision.processor import Grid, Groups, Marks, MediaLayout, Placement, subtitles_near
 from hedgerow.vision.sampling import Sampled, clip, sample
-from hedgerow.vision.source import Damaged
+from hedgerow.vision.source import Damaged, accept
 from hedgerow.vision.subtitles import lines_of
 
 START, END = "<|vision_start|>", "<|vision_end|>"
@@ -127,11 +127,7 @@ class Qwen3VLProcessor:
             return self._image_layout(media, (facts.width, facts.height))
         if not isinstance(facts, VideoFacts):
             raise ValueError(f"{media.name} is a video, got {facts}")
-        if facts.damage is not None and self.damaged == "refuse":
-            raise MediaError(
-                f"{media.name}, {facts.damage}; copy or encode the video again, or set vision.damaged to "
-                "keep to use what is good of it"
-            )
+        accept(facts, damaged=self.damaged)
         return self._video_layout(media, facts)
 
     def visual(self, media: Media, layout: MediaLayout) -> VisionInput:

@@ -1,13 +1,17 @@
 """What is asked of a video file, whoever decodes it."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
 
 SLACK = 5e-4  # seconds; frames later by less count as shown, for times written with three decimals
 Damaged = Literal["refuse", "keep"]
+_LOG = logging.getLogger("hedgerow")
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,29 @@ class VideoFacts:
     rate: float = 0.0
     cuts: tuple[float, ...] | None = None
     damage: str | None = None
+
+
+def accept(facts: VideoFacts, *, damaged: Damaged) -> None:
+    """Refuse a file that is damaged, or name it once in a process, as `damaged` says.
+
+    Raises:
+        MediaError: it is refused.
+    """
+    if facts.damage is None:
+        return
+    if damaged == "refuse":
+        raise MediaError(
+            f"{facts.path}, {facts.damage}; copy or encode the video again, or set vision.damaged to keep to "
+            "use what is good of it"
+        )
+    warn(facts.path, f"{facts.damage}; what is good of it is shown")
+
+
+def warn(path: str, what: str) -> None:
+    """Log what is wrong with a file that is used all the same, once in a process."""
+    if path not in _warned:
+        _warned.add(path)
+        _LOG.warning("%s, %s", path, what)
 
 
 class VideoSource(Protocol):

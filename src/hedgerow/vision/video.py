@@ -1,14 +1,16 @@
 """Videos: the frame that is shown at each moment, at the size a model sees it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from hedgerow.content import Video
+from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
 from hedgerow.vision.container import PyAVSource
 from hedgerow.vision.image import Resize, resized
-from hedgerow.vision.source import Damaged, VideoSource
+from hedgerow.vision.source import SLACK, Damaged, VideoSource
 
 _PYAV = PyAVSource()
 
@@ -39,8 +41,13 @@ def decode_frames(
         uint8 [F, height, width, 3], one for each time.
 
     Raises:
-        MediaError: the file is missing or no video, or a frame that is needed is missing or damaged.
+        MediaError: a time lies outside the clip, the file is missing or no video, or a frame that is needed
+            is missing or damaged.
     """
+    span = math.inf if video.end is None else video.end - (video.start or 0.0)
+    odd = [time for time in times if not 0 <= time <= span + SLACK]
+    if odd:
+        raise MediaError(f"{video.path}: {odd[0]:g} s is no time of the clip; give 0 to {span:g} s")
     found = np.empty((len(times), *size, 3), np.uint8)
     order = np.argsort(times, kind="stable")
     moments = [(video.start or 0.0) + times[place] for place in order]

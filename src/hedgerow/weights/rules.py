@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Literal
 
 from hedgerow.errors import DataError, RecipeError
@@ -76,6 +77,12 @@ def sample_weight(
     return (_C[preset] if c is None else c) / math.sqrt(length)
 
 
+def meant(task: str) -> str:
+    """Return the known task that an unknown name looks like, as a question; without one all known tasks."""
+    near = get_close_matches(task, TASKS, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known tasks: {', '.join(TASKS)}"
+
+
 @functools.cache
 def _name_once(task: str) -> None:
-    _LOG.warning("task '%s' is unknown and weighted as otherwise; known tasks: %s", task, ", ".join(TASKS))
+    _LOG.warning("task '%s' is unknown and weighted as otherwise; %s", task, meant(task))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from collections.abc import Sequence as Listing
 
-from hedgerow.content import Image, Media, Part, Text, Video
+from hedgerow.content import Image, Media, Part, Points, Text, Tracks, Video
 from hedgerow.data.adapters.piece import Piece, Turns
 from hedgerow.data.shares import counted
 from hedgerow.errors import DataError
@@ -97,6 +97,31 @@ def content(parts: Iterable[Part]) -> str | tuple[Part, ...]:
     return parts
 
 
+def spliced(parts: Iterable[Part]) -> list[Part]:
+    """Make one text of texts side by side; where both have a space at the seam, one of them goes."""
+    found: list[Part] = []
+    for part in parts:
+        before = found[-1] if found else None
+        if not (isinstance(part, Text) and isinstance(before, Text)):
+            found.append(part)
+            continue
+        text = part.text.lstrip(" ") if before.text[-1:].isspace() else part.text
+        found[-1] = Text(before.text + text)
+    return found
+
+
+def told_task(messages: Iterable[Message]) -> str | None:
+    """Return the task of a branch by its answers: `pointing` or `tracking` where they are nothing else."""
+    answers = [message.parts for message in messages if message.role == "assistant"]
+    said = [
+        part for parts in answers for part in parts if not (isinstance(part, Text) and not part.text.strip())
+    ]
+    for kind, task in ((Points, "pointing"), (Tracks, "tracking")):
+        if said and all(isinstance(part, kind) for part in said):
+            return task
+    return None
+
+
 def planted(
     name: str,
     source: str,
@@ -130,9 +155,11 @@ def planted(
     root = (*messages[:lead], Message("user", first.media))
     if not rest:
         return Piece(MessageTree(name, root, tuple(ranked), source=source))
-    branches = [Branch(tuple(rest), tuple(ranked))]
+    answers = [*rest, *(message for branch in ranked for message in branch.messages)]
+    branches = [Branch(tuple(rest), tuple(ranked), task=told_task(answers))]
     if turns == "apart" and not ranked and _is_pairs(rest):
-        branches = [Branch(tuple(rest[at : at + 2])) for at in range(0, len(rest), 2)]
+        pairs = [tuple(rest[at : at + 2]) for at in range(0, len(rest), 2)]
+        branches = [Branch(pair, task=told_task(pair)) for pair in pairs]
     return Piece(MessageTree(name, root, tuple(branches), source=source), key="")
 
 

@@ -14,7 +14,7 @@ from hedgerow.data.adapters import hub
 from hedgerow.data.adapters.media import Files
 from hedgerow.data.adapters.piece import Adapter, Options, PerTree, Piece, Turns
 from hedgerow.data.adapters.records import Record, data_files, read
-from hedgerow.data.adapters.registry import named, recognised
+from hedgerow.data.adapters.registry import check_needs, named, recognised
 from hedgerow.data.adapters.spool import Spool
 from hedgerow.data.lines import Dropped, located, told
 from hedgerow.data.shares import counted
@@ -33,7 +33,10 @@ class Conversion:
         rows: that were read.
         trees: that were written.
         branches: of these.
-        media: embedded files that were written.
+        media: embedded files of the rows, which stand beside it.
+        shown: media files that the trees name.
+        missing: those of them that are not there.
+        first_missing: the first of these; empty: there is none.
         formats: rows by the format they were read as.
         left_out: rows that their format leaves out, by format.
         skipped: bad rows.
@@ -45,6 +48,9 @@ class Conversion:
     trees: int
     branches: int
     media: int
+    shown: int
+    missing: int
+    first_missing: str
     formats: dict[str, int]
     left_out: dict[str, int]
     skipped: int
@@ -62,12 +68,21 @@ class Conversion:
             f"from {counted(self.rows, 'row')} ({formats})"
         ]
         if self.media:
-            lines.append(f"{counted(self.media, 'embedded file')} written beside it")
+            lines.append(f"{counted(self.media, 'embedded file')} beside it, in {Path(self.out).stem}_media")
         lines += [f"left out by {name}: {counted(count, 'row')}" for name, count in self.left_out.items()]
         if self.skipped:
             lines.append(f"{counted(self.skipped, 'bad row')} skipped")
             lines += told(self.named, whole=f"the first {_KEPT} of --json")
+        if self.missing:
+            lines.append(
+                f"{self.missing:,} of {counted(self.shown, 'media file')} {_are(self.missing)} not there, "
+                f"the first is {self.first_missing}; give --media, the folder that paths are relative to"
+            )
         return "\n".join(lines)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def convert(
@@ -83,9 +98,10 @@ def convert(
 ) -> Conversion:
     """Convert files of foreign formats into one JSONL file of trees.
 
-    Memory stays flat for JSON lines and Parquet, but for an index of about 100 bytes a row; a JSON list
-    is read as a whole. Embedded images and videos become files in `NAME_media` beside `out`, named by their
-    content. `out` appears when all is well, and replaces what was there.
+    Memory stays flat for all but a JSON list, which is read as a whole, apart from an index of about 100
+    bytes for each row and media file; the rows of one root are joined in memory. Embedded images and videos
+    become files in `NAME_media` beside `out`, named by their content. `out` appears when all is well, and
+    replaces what was there; otherwise what was written is removed.
 
     Args:
         sources: files, and folders of files, of any mix of formats; or names of hub sets.
@@ -110,23 +126,35 @@ def convert(
     limit = None if per_tree is None else PerTree(per_tree)
     tally = _Tally(on_bad)
     opened = _opened(sources, out, from_hub=from_hub)
-    with Spool(out) as spool:
+    with Spool(out) as spool, files:
         for records in opened:
-            adapter = given
-            for record in records:
-                values = tally.read(record, files)
-                if values is None:
-                    continue
-                adapter = adapter or recognised(values, str(record))
+            for record, values, adapter in _fitted(records, given, tally, files):
                 with tally.bad_rows_counted(record):
                     piece = _piece(adapter, record, values, options, files)
                     if piece is not None:
-                        spool.add(piece, limit or adapter.per_tree)
+                        spool.add(piece, limit or adapter.per_tree, str(record))
                     tally.count(adapter.name, piece)
         if not len(spool):
             raise DataError(f"{', '.join(map(str, sources))}: no row is left; nothing was written")
-        trees = spool.write()
-    return tally.conversion(out, trees, files.written)
+        trees, branches = spool.write(tally.refuse)
+        if not trees:
+            raise DataError(f"{', '.join(map(str, sources))}: no row is left; nothing was written")
+    return tally.conversion(out, trees, branches, files)
+
+
+def _fitted(
+    records: Iterator[Record], given: Adapter | None, tally: "_Tally", files: Files
+) -> Iterator[tuple[Record, dict[str, Any], Adapter]]:
+    """Yield the rows of a file that can be read, with the format that its first one has or that is given."""
+    adapter = None
+    for record in records:
+        values = tally.read(record, files)
+        if values is None:
+            continue
+        if adapter is None:
+            adapter = recognised(values, str(record)) if given is None else given
+            check_needs(adapter, values, str(record))
+        yield record, values, adapter
 
 
 def _piece(
@@ -164,7 +192,7 @@ class _Tally:
 
     def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
         self._on_bad = on_bad
-        self.rows = self.branches = self.skipped = 0
+        self.rows = self.skipped = 0
         self.formats, self.left_out = Counter[str](), Counter[str]()
         self._named: list[Dropped] = []
 
@@ -177,12 +205,10 @@ class _Tally:
         return values
 
     def count(self, name: str, piece: Piece | None) -> None:
-        """Count a row that was read as a format, and its branches if it was not left out."""
+        """Count a row that was read as a format, and whether that leaves it out."""
         self.formats[name] += 1
         if piece is None:
             self.left_out[name] += 1
-        else:
-            self.branches += len(piece.tree.nodes()) - 1
 
     @contextmanager
     def bad_rows_counted(self, record: Record) -> Iterator[None]:
@@ -193,19 +219,35 @@ class _Tally:
         except DataError as error:
             if self._on_bad == "raise":
                 raise
-            self.skipped += 1
-            if len(self._named) < _KEPT:
-                self._named.append(Dropped(str(record), str(error).removeprefix(f"{record}: ")))
+            self._skip(str(record), str(error).removeprefix(f"{record}: "))
 
-    def conversion(self, out: Path, trees: int, media: int) -> Conversion:
+    def refuse(self, where: str, reason: str) -> None:
+        """Stop at a row that contradicts another one, or go on without it.
+
+        Raises:
+            DataError: bad rows are not skipped.
+        """
+        if self._on_bad == "raise":
+            raise DataError(f"{where}: {reason}")
+        self._skip(where, reason)
+
+    def _skip(self, where: str, reason: str) -> None:
+        self.skipped += 1
+        if len(self._named) < _KEPT:
+            self._named.append(Dropped(where, reason))
+
+    def conversion(self, out: Path, trees: int, branches: int, files: Files) -> Conversion:
         """Return what came of it."""
         formats, left_out = dict(self.formats), dict(self.left_out)
         return Conversion(
             str(out),
             self.rows,
             trees,
-            self.branches,
-            media,
+            branches,
+            files.embedded,
+            files.shown,
+            files.missing,
+            files.first_missing,
             formats,
             left_out,
             self.skipped,

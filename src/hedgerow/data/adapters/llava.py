@@ -50,4 +50,4 @@ def _message(turn: dict[str, Any], shelf: Shelf) -> Message:
     return Message(role, content([*media, Text(text)]))
 
 
-LLAVA = Adapter("llava", _misfit, _piece)
+LLAVA = Adapter("llava", _misfit, _piece, known=("conversations", "image", "images", "video", "videos"))

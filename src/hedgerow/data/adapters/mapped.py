@@ -9,11 +9,11 @@ from pathlib import Path
 from hedgerow.content import Image, Part, Points, Subtitle, Text, Tracks, Video
 from hedgerow.content import Media as Shown
 from hedgerow.data.adapters.conditions import holds
-from hedgerow.data.adapters.conversation import content
+from hedgerow.data.adapters.conversation import content, told_task
 from hedgerow.data.adapters.mapped_points import grounded
 from hedgerow.data.adapters.mapping import BranchRule, Choices, Media, RowMapping, read_mapping
 from hedgerow.data.adapters.paths import HERE, Scope, expanded, filled, items, value_at
-from hedgerow.data.adapters.piece import Adapter, Options, Piece, Values
+from hedgerow.data.adapters.piece import Adapter, Asked, Options, Piece, Values
 from hedgerow.data.adapters.records import Record
 from hedgerow.errors import DataError
 from hedgerow.tree import Branch, Message, MessageTree
@@ -37,14 +37,18 @@ def adapter(path: Path) -> Adapter:
     def piece(record: Record, values: Values, options: Options) -> Piece | None:
         return _piece(mapping, record, values, options)
 
-    return Adapter(path.stem, misfit, piece, len(mapping.columns), mapping.per_tree)
+    names = mapping.columns
+    return Adapter(path.stem, misfit, piece, len(names), mapping.per_tree, known=names, needs=names)
 
 
 def _piece(mapping: RowMapping, record: Record, values: Values, options: Options) -> Piece | None:
     if not holds(mapping.when, values):
         return None
     shown = [one for rule in mapping.media for one in _media(rule, values, options.pattern)]
-    branches = [one for rule in mapping.branches for one in _branches(rule, values, shown)]
+    found = [
+        one for number, rule in enumerate(mapping.branches) for one in _branches(rule, number, values, shown)
+    ]
+    branches, asked = [branch for branch, _ in found], tuple(one for _, one in found)
     if not branches or (mapping.media and not shown):
         return None
     name = record.id if mapping.id is None else filled(mapping.id, values)
@@ -53,7 +57,7 @@ def _piece(mapping: RowMapping, record: Record, values: Values, options: Options
     root = (Message("user", tuple(shown)),)
     together = mapping.group_by and holds(mapping.group_when, values)
     key = json.dumps([value_at(path, values) for path in mapping.group_by], default=str) if together else None
-    return Piece(MessageTree(name, root, tuple(branches), source=mapping.source), key)
+    return Piece(MessageTree(name, root, tuple(branches), source=mapping.source), key, asked)
 
 
 def _media(rule: Media, values: Values, pattern: str | None) -> Iterator[Shown]:
@@ -81,21 +85,29 @@ def _scopes(each: str | None, values: Scope) -> list[Scope]:
     return [{**values, "item": item, **(item if isinstance(item, dict) else {})} for item in found]
 
 
-def _branches(rule: BranchRule, values: Values, shown: Listing[Shown]) -> Iterator[Branch]:
+def _branches(
+    rule: BranchRule, number: int, values: Values, shown: Listing[Shown]
+) -> Iterator[tuple[Branch, Asked | None]]:
     for scope in _scopes(rule.each, values):
-        if holds(rule.when, scope):
-            yield Branch(tuple(_messages(rule, scope, shown)), task=rule.task)
+        if not holds(rule.when, scope):
+            continue
+        part: Points | Tracks | None = None
+        objects: tuple[str, ...] = ()
+        if rule.points is not None:
+            part, objects = grounded(rule.points, scope, shown, Points)
+        elif rule.tracks is not None:
+            part, objects = grounded(rule.tracks, scope, shown, Tracks)
+        messages = tuple(_messages(rule, scope, part))
+        agree = [number, *(value_at(path, scope) for path in rule.merge_by)]
+        merge = json.dumps(agree, default=str) if rule.merge_by else None
+        asked = None if part is None else Asked(merge, objects)
+        yield Branch(messages, task=rule.task or told_task(messages)), asked
 
 
-def _messages(rule: BranchRule, scope: Scope, shown: Listing[Shown]) -> list[Message]:
+def _messages(rule: BranchRule, scope: Scope, part: Points | Tracks | None) -> list[Message]:
     question = filled(rule.question, scope)
     if rule.choices is not None:
         return _choice(question, rule.choices, scope)
-    part: Points | Tracks | None = None
-    if rule.points is not None:
-        part = grounded(rule.points, scope, shown, Points)
-    elif rule.tracks is not None:
-        part = grounded(rule.tracks, scope, shown, Tracks)
     answer = HERE if rule.answer is None else filled(rule.answer, scope)
     if rule.speakers is not None:
         asked = _dialogue(question, rule.speakers)

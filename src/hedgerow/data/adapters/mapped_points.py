@@ -6,17 +6,20 @@ from typing import Any, TypeVar
 
 from hedgerow.content import Media, Point, Points, Tracks, Video
 from hedgerow.data.adapters.mapping import Grounding
-from hedgerow.data.adapters.paths import Scope, expanded, filled, items, value_at
+from hedgerow.data.adapters.paths import Scope, expanded, filled, items, number_of, value_at
 from hedgerow.errors import DataError
 
 P = TypeVar("P", Points, Tracks)
 _PER_POINT = ("x", "y", "time", "id", "image", "unless")
 _EXTENT = {"fraction": 1.0, "percent": 100.0, "thousandths": 1000.0}
+_NO = ("", "0", "false", "no")
 _DIGITS = 6  # of a time from which the start of a clip was taken
 
 
-def grounded(rule: Grounding, scope: Scope, shown: Listing[Media], kind: type[P]) -> P:
-    """Return the points or tracks of a row.
+def grounded(
+    rule: Grounding, scope: Scope, shown: Listing[Media], kind: type[P]
+) -> tuple[P, tuple[str, ...]]:
+    """Return the points or tracks of a row, and what it calls the objects that they number from 1.
 
     Args:
         rule: where they stand.
@@ -29,7 +32,7 @@ def grounded(rule: Grounding, scope: Scope, shown: Listing[Media], kind: type[P]
     """
     paths = {name: path for name in _PER_POINT if (path := getattr(rule, name)) is not None}
     rows = [row for row in expanded(paths, scope) if row["x"] is not None and row["y"] is not None]
-    rows = [row for row in rows if not row.get("unless")]
+    rows = [row for row in rows if not _is_true(row.get("unless"))]
     if rule.among is not None:
         wanted = {str(name) for name in items(value_at(rule.among, scope), rule.among)}
         rows = [row for row in rows if str(row["id"]) in wanted]
@@ -47,7 +50,8 @@ def grounded(rule: Grounding, scope: Scope, shown: Listing[Media], kind: type[P]
         for row in rows
     ]
     frame = "fraction" if width is not None else rule.frame
-    return kind(filled(rule.label, scope), tuple(_kept(points, rule.only)), frame)
+    part = kind(filled(rule.label, scope), tuple(_kept(points, rule.only)), frame)
+    return part, () if rule.id is None else tuple(ids)
 
 
 def _size(rule: Grounding, scope: Scope) -> tuple[float | None, float | None]:
@@ -81,9 +85,15 @@ def _time(value: Any, path: str, start: float) -> float:
 
 
 def _number(value: Any, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = number_of(value)
+    if number is None:
         raise DataError(f"{path}: {value!r} is no number; correct the row or the path")
-    return float(value)
+    return number
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a value, or the text of it, says yes."""
+    return str(value).strip().lower() not in _NO if isinstance(value, str) else bool(value)
 
 
 def _kept(points: Listing[Point], only: str) -> Iterable[Point]:

@@ -9,7 +9,7 @@ from hedgerow.content import Frame
 from hedgerow.data.adapters.paths import HERE, PathText, Template
 from hedgerow.data.adapters.piece import PerTree
 from hedgerow.errors import RecipeError
-from hedgerow.validation import explain, read_yaml
+from hedgerow.validation import explain, parse_yaml
 
 
 class _Words(BaseModel):
@@ -152,6 +152,7 @@ class BranchRule(_Words):
         question: text; `{}` in it shows the first point of the tracks.
         answer: text; `{}` in it is where points or tracks stand.
         points: the answer points.
+        merge_by: paths; branches of one tree that agree in them are one, with the points or tracks of all.
         tracks: the answer tracks.
         choices: the answer is one of several.
         speakers: marks of user and assistant: the question is a whole dialogue, written with these.
@@ -163,6 +164,7 @@ class BranchRule(_Words):
     task: Annotated[str, Field(min_length=1)] | None = None
     answer: Template | None = None
     points: Grounding | None = None
+    merge_by: tuple[PathText, ...] = ()
     tracks: Grounding | None = None
     choices: Choices | None = None
     speakers: tuple[str, str] | None = None
@@ -179,6 +181,11 @@ class BranchRule(_Words):
             raise ValueError("a branch needs an answer; give answer, points, tracks or choices")
         if self.answer is not None and (HERE in self.answer) != bool(kinds):
             raise ValueError("points stand at {} in the answer: give both, or neither")
+        grounding = self.points or self.tracks
+        if self.merge_by and grounding is None:
+            raise ValueError("merge_by merges points or tracks, and there are none; leave it out")
+        if self.merge_by and grounding is not None and (grounding.only != "all" or HERE in self.question):
+            raise ValueError("merge_by takes all points of a row: leave out 'only', and {} in the question")
         if HERE in self.question and self.tracks is None:
             raise ValueError("{} in a question shows the first point of tracks, and there are none")
         return self
@@ -219,6 +226,8 @@ class RowMapping(_Words):
     def _has_a_root(self) -> "RowMapping":
         if not self.media and (len(self.branches) > 1 or self.branches[0].each or self.group_by):
             raise ValueError("without media a row is one conversation; give one branch, and no group_by")
+        if not self.group_by and any(rule.merge_by and not rule.each for rule in self.branches):
+            raise ValueError("merge_by merges rows that share a tree, and no rows do; give group_by")
         return self
 
 
@@ -226,14 +235,30 @@ def read_mapping(path: Path) -> RowMapping:
     """Read a mapping.
 
     Raises:
-        RecipeError: it is not YAML, or a word is wrong; the message names the nearest that is right.
+        RecipeError: there is no such file, it is not YAML, or a word is wrong; the message
+            names the nearest that is right.
     """
     try:
-        return RowMapping.model_validate(read_yaml(path))
+        return RowMapping.model_validate(_keys_and_values(path))
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, _WORDS, RowMapping)}") from None
 
 
+def _keys_and_values(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such mapping; give a file in YAML, {_PAGE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RecipeError(f"{path}: no mapping can be read here ({why}); give a file in YAML") from None
+    given = parse_yaml(text, where=str(path))
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path}: holds no mapping; write 'key: value' lines, {_PAGE}")
+    return given
+
+
+_PAGE = "see 'A format of your own' in docs/sources.md"
 _WORDS = {
     word
     for kind in (RowMapping, BranchRule, Choices, Grounding, Media, Lines, Condition)

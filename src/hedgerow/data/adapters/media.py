@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 from hedgerow.content import Image, Media, Video
@@ -39,7 +40,34 @@ class Files:
         self._home = out.absolute().parent
         self._embedded = self._home / f"{out.stem}_media"
         self._folder = folder
-        self.written = 0
+        self._own_folder = False
+        self._new: dict[str, bool] = {}  # embedded files, and whether this run wrote them
+        self._seen: set[int] = set()  # hashes of paths
+        self.missing, self.first_missing = 0, ""
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove what was written if all was in vain."""
+        if kind is None:
+            return
+        for name in (name for name, is_new in self._new.items() if is_new):
+            (self._embedded / name).unlink(missing_ok=True)
+        if self._own_folder and not any(self._embedded.iterdir()):
+            self._embedded.rmdir()
+
+    @property
+    def embedded(self) -> int:
+        """How many embedded files the rows hold, each counted once."""
+        return len(self._new)
+
+    @property
+    def shown(self) -> int:
+        """How many files the trees name, each counted once; of these `missing` are not there."""
+        return len(self._seen)
 
     def unpacked(self, value: Any) -> Any:
         """Return a row with the path of a file in place of each embedded image or video.
@@ -106,7 +134,19 @@ class Files:
                 f"{path}: an address on the web, nothing is fetched; download it and give its path"
             )
         inside = Path(path).is_relative_to(self._home)
-        return path if Path(path).is_absolute() and not inside else os.path.relpath(folder / path, self._home)
+        outside = Path(path).is_absolute() and not inside
+        found = path if outside else os.path.relpath(folder / path, self._home)
+        self._look_up(found)
+        return found
+
+    def _look_up(self, path: str) -> None:
+        key = hash(path)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if not (self._home / path).exists():
+            self.missing += 1
+            self.first_missing = self.first_missing or path
 
     def _save(self, data: bytes, hint: str | None) -> str:
         suffix = _suffix(data) or Path(hint or "").suffix
@@ -115,13 +155,22 @@ class Files:
                 f"embedded bytes start with {data[:8]!r}: no image or video that is known; give its path"
             )
         path = self._embedded / (hashlib.sha256(data).hexdigest()[:32] + suffix.lower())
-        if not path.exists():
-            self._embedded.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")  # a run that is cut off leaves no half of a file
+        if path.name not in self._new:
+            self._new[path.name] = not path.exists()
+            if self._new[path.name]:
+                self._write(path, data)
+        return str(path)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        if not self._embedded.exists():
+            self._embedded.mkdir(parents=True)
+            self._own_folder = True
+        temporary = path.with_suffix(".part")  # a run that is cut off leaves no half of a file
+        try:
             temporary.write_bytes(data)
             temporary.replace(path)
-            self.written += 1
-        return str(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _decoded(address: str) -> bytes:

@@ -53,4 +53,4 @@ def _without_gaps(value: Any) -> Any:
     return [_without_gaps(item) for item in value] if isinstance(value, list) else value
 
 
-NATIVE = Adapter("hedgerow", _misfit, _piece, columns=2)
+NATIVE = Adapter("hedgerow", _misfit, _piece, columns=2, known=("id", "messages", "branches"))

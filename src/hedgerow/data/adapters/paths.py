@@ -7,6 +7,7 @@ their lists side by side: with `points[][].x` and `times[]`, all points of a lis
 
 import functools
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -68,6 +69,17 @@ def filled(template: str, scope: Scope) -> str:
         DataError: there is no such column, or no value.
     """
     return _FIELD.sub(lambda field: field[0] if field[0] == HERE else _shown(field[1], scope), template)
+
+
+def number_of(value: Any) -> float | None:
+    """Return a number, also one that is written as text, as tables of text have it; None for other values."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def columns(template: str) -> list[str]:

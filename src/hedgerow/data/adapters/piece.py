@@ -45,16 +45,31 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """A branch that a mapping answers by points or tracks: they may stand in several rows of a tree.
+
+    Attributes:
+        merge: branches of a tree with the same are one, with the points of all; None: each is whole.
+        objects: what the row calls the objects that its points number from 1.
+    """
+
+    merge: str | None = None
+    objects: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Piece:
     """A row as a tree of its own, and whether it joins others.
 
     Attributes:
         tree: media paths stand as in the row.
         key: rows of one source with the same key and the same root become one tree; None: it stays alone.
+        asked: of each branch of the tree, by what it joins others; none: they stay as they are.
     """
 
     tree: MessageTree
     key: str | None = None
+    asked: tuple[Asked | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +82,8 @@ class Adapter:
         piece: a pure function from a row to its tree; None: the format itself leaves the row out.
         columns: how many columns tell it; of several formats that fit, the one with most is meant.
         per_tree: the most of rows that share a tree.
+        known: columns that its rows may have; by these the nearest are named where no format fits.
+        needs: columns that the first row of a file has, even where the format is given.
     """
 
     name: str
@@ -74,3 +91,5 @@ class Adapter:
     piece: Callable[[Record, Values, Options], Piece | None]
     columns: int = 1
     per_tree: PerTree = NO_LIMIT
+    known: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
-"""Rows of foreign files, read one after another: JSON lines, a JSON list, Parquet."""
+"""Rows of foreign files, read one after another: JSON lines, a JSON list, Parquet, tables of text."""
 
+import csv
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -9,12 +10,13 @@ from typing import Any
 
 from hedgerow.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _BESIDE = {  # media, and what people write about their data
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
     *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".srt", ".vtt"),
     *(".md", ".txt", ".yaml", ".yml"),
 }
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark among it
 _ROWS, _HEAVY_ROWS = 1024, 16  # of a batch of Parquet, without and with embedded files
 
@@ -26,8 +28,9 @@ class Record:
     Attributes:
         file: the file, or the name of a hub set.
         name: of the file, shorter: by it trees are named that have no id.
-        number: line of JSON lines, item of a list, row of Parquet; from 1.
-        raw: the line, or the row where the format of the file has rows of its own.
+        number: line of JSON lines and tables of text, item of a list, row of Parquet; from 1.
+        raw: the line, or the row where the format of the file has rows of its own; of a row that cannot be
+            read, the error.
         folder: relative paths in the row are relative to it.
     """
 
@@ -54,9 +57,11 @@ class Record:
         """Read the columns of the row.
 
         Raises:
-            DataError: it is not JSON, or no object.
+            DataError: it is not JSON, no object, or it does not fit the header of its table.
         """
         value = self.raw
+        if isinstance(value, DataError):
+            raise value
         if isinstance(value, bytes):
             try:
                 value = json.loads(value)
@@ -81,15 +86,14 @@ def data_files(sources: Listing[str | Path], *, out: Path) -> list[tuple[Path, s
 
 
 def read(path: Path, name: str) -> Iterator[Record]:
-    """Yield the rows of a file; JSON lines and Parquet as a stream, a JSON list as a whole.
+    """Yield the rows of a file; all but a JSON list, which is read as a whole, as a stream.
 
     Raises:
         DataError: the file cannot be read.
     """
     folder = path.parent.absolute()
     try:
-        rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
-        for number, raw in rows:
+        for number, raw in _rows(path):
             yield Record(str(path), name, number, raw, folder)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); give a file of {', '.join(SUFFIXES)}") from None
@@ -104,7 +108,9 @@ def _files(source: Path, out: Path) -> list[tuple[Path, str]]:
     found = [path for path in inside if path == source or not _is_beside(path.relative_to(source))]
     odd = next((path for path in found if path.suffix not in SUFFIXES), None)
     if odd is not None:
-        raise DataError(f"{odd}: not a format that is read; give {', '.join(SUFFIXES)}, or move it elsewhere")
+        raise DataError(
+            f"{odd}: not a format that is read; give {', '.join(SUFFIXES)}, or leave it out of the folder"
+        )
     if not found:
         raise DataError(f"{source}: holds no data; give a folder with files of {', '.join(SUFFIXES)}")
     if source.is_file():
@@ -115,6 +121,36 @@ def _files(source: Path, out: Path) -> list[tuple[Path, str]]:
 def _is_beside(path: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.parts)
     return hidden or not path.suffix or path.suffix.lower() in _BESIDE
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    return _table(path) if path.suffix in _DELIMITERS else _json(path)
+
+
+def _table(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a table of text, by the lines they start at; an empty cell holds nothing."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.reader(file, delimiter=_DELIMITERS[path.suffix])
+        try:
+            names = [name.strip() for name in next(table, [])]
+            if not all(names) or len(set(names)) < len(names):
+                raise DataError(f"{path}:1: the header is {names}; give each column a name of its own")
+            start = table.line_num + 1
+            for cells in table:
+                if len(cells) == len(names):
+                    yield start, {name: cell or None for name, cell in zip(names, cells, strict=True)}
+                elif cells:
+                    told = (
+                        f"{len(cells)} cells below a header of {len(names)}; put cells with commas in quotes"
+                    )
+                    yield start, DataError(told)
+                start = table.line_num + 1
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path}:{table.line_num + 1}: cannot be read ({error}); write it in UTF-8, or as JSON lines"
+            ) from None
 
 
 def _json(path: Path) -> Iterator[tuple[int, Any]]:

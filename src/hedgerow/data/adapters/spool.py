@@ -11,11 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hedgerow.content import Points, Tracks
-from hedgerow.data.adapters.piece import PerTree, Piece
+from hedgerow.data.adapters.merge import Refuse, Row, branch_count, merged, point_count
+from hedgerow.data.adapters.piece import Asked, PerTree, Piece
 from hedgerow.errors import DataError
 from hedgerow.sequence import Array
-from hedgerow.tree import MessageTree
 
 
 class Spool:
@@ -30,7 +29,8 @@ class Spool:
         self._path = out.with_name(f"{out.name}.part")
         self._joined = out.with_name(f"{out.name}.joined")
         self._keys, self._offsets = array("Q"), array("q")
-        self._points, self._limits = array("q"), array("q")
+        self._branches, self._limits = array("q"), array("q")
+        self._asking = array("b")  # whether branches may have to be merged, or contradict each other
         self._known: list[PerTree] = []
         self._file: BinaryIO
 
@@ -56,8 +56,13 @@ class Spool:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, piece: Piece, limit: PerTree) -> None:
+    def add(self, piece: Piece, limit: PerTree, where: str) -> None:
         """Keep a row.
+
+        Args:
+            piece: the row as a tree of its own.
+            limit: the most of one tree.
+            where: its file and line.
 
         Raises:
             DataError: it holds half a character, which no file can.
@@ -65,43 +70,55 @@ class Spool:
         value = piece.tree.to_dict()
         try:
             line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+            beside = json.dumps([where, [one and [one.merge, one.objects] for one in piece.asked]]).encode()
         except UnicodeEncodeError as error:
             raise DataError(f"holds half a character ({error.reason}); write whole ones") from None
         if limit not in self._known:
             self._known.append(limit)
         self._keys.append(_digest(piece, value, len(self._keys)))
         self._offsets.append(self._file.tell())
-        self._points.append(_points(piece.tree))
+        self._branches.append(len(piece.tree.nodes()) - 1)
+        self._asking.append(sum(one is not None for one in piece.asked) > 1)
         self._limits.append(self._known.index(limit))
-        self._file.write(line)
+        self._file.write(line + beside + b"\n")
 
-    def write(self) -> int:
-        """Write the trees, and return how many."""
+    def write(self, refuse: Refuse) -> tuple[int, int]:
+        """Write the trees, and return how many trees and branches; without a tree there is no file.
+
+        Args:
+            refuse: what becomes of a row that contradicts another one of its tree.
+        """
         order, starts = _grouped(np.asarray(self._keys))
-        count = 0
+        trees = branches = 0
         with self._joined.open("wb") as file:
             for at, start in enumerate(starts):
                 end = starts[at + 1] if at + 1 < len(starts) else len(order)
-                for number, tree in enumerate(self._trees(order[start:end])):
-                    file.write(tree if number == 0 or end - start == 1 else _renamed(tree, number))
-                    count += 1
-        self._joined.replace(self._out)
-        return count
+                for number, (tree, size) in enumerate(self._trees(order[start:end], refuse)):
+                    file.write(tree if number == 0 else _renamed(tree, number))
+                    trees, branches = trees + 1, branches + size
+        if trees:
+            self._joined.replace(self._out)
+        return trees, branches
 
-    def _trees(self, rows: Array) -> Iterator[bytes]:
-        """Join the rows of one group, to as many trees as the limit asks for."""
-        if len(rows) == 1:
-            yield self._line(int(rows[0]))
+    def _trees(self, rows: Array, refuse: Refuse) -> Iterator[tuple[bytes, int]]:
+        """Join the rows of one group, to as many trees as the limit asks for; each with its branches."""
+        first = int(rows[0])
+        if len(rows) == 1 and not self._asking[first]:
+            self._file.seek(self._offsets[first])
+            yield self._file.readline(), self._branches[first]
             return
-        limit = self._known[self._limits[int(rows[0])]]
-        at = 0
-        for size in dealt([self._points[int(row)] for row in rows], limit):
-            yield from _joined([self._line(int(row)) for row in rows[at : at + size]])
-            at += size
+        limit = self._known[self._limits[first]]
+        for alike in _alike([self._row(int(row)) for row in rows]):
+            kept = merged(alike, refuse)
+            at = 0
+            for size in dealt([point_count(row.tree) for row in kept], limit) if kept else []:
+                yield _joined(kept[at : at + size])
+                at += size
 
-    def _line(self, row: int) -> bytes:
-        self._file.seek(self._offsets[row])
-        return self._file.readline()
+    def _row(self, number: int) -> Row:
+        self._file.seek(self._offsets[number])
+        tree, (where, asked) = json.loads(self._file.readline()), json.loads(self._file.readline())
+        return Row(where, tree, [one and Asked(one[0], tuple(one[1])) for one in asked])
 
 
 def dealt(points: Listing[int], limit: PerTree) -> list[int]:
@@ -145,25 +162,22 @@ def _digest(piece: Piece, value: dict[str, Any], number: int) -> int:
     return int.from_bytes(hashlib.blake2b(root.encode(), digest_size=8).digest(), "big")
 
 
-def _joined(lines: Listing[bytes]) -> Iterator[bytes]:
-    if len(lines) == 1:
-        yield lines[0]
-        return
-    trees = [json.loads(line) for line in lines]
-    alike = [tree for tree in trees if tree["messages"] == trees[0]["messages"]]
-    whole = {**trees[0], "branches": [branch for tree in alike for branch in tree["branches"]]}
-    yield json.dumps(whole, ensure_ascii=False).encode() + b"\n"
-    yield from (
-        line for line, tree in zip(lines, trees, strict=True) if tree["messages"] != trees[0]["messages"]
-    )
+def _alike(rows: Listing[Row]) -> list[list[Row]]:
+    """Tell rows apart that share a number by chance: those of one tree have the same root."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(json.dumps(row.tree["messages"]), []).append(row)
+    return list(found.values())
+
+
+def _joined(rows: Listing[Row]) -> tuple[bytes, int]:
+    tree = rows[0].tree
+    if len(rows) > 1:
+        tree = {**tree, "branches": [branch for row in rows for branch in row.tree["branches"]]}
+    return json.dumps(tree, ensure_ascii=False).encode() + b"\n", branch_count(tree)
 
 
 def _renamed(line: bytes, number: int) -> bytes:
     """Give the further trees of one root names of their own."""
     tree = json.loads(line)
     return json.dumps({**tree, "id": f"{tree['id']} ({number + 1})"}, ensure_ascii=False).encode() + b"\n"
-
-
-def _points(tree: MessageTree) -> int:
-    parts = [part for node in tree.nodes() for message in node.messages for part in message.parts]
-    return sum(len(part.points) for part in parts if isinstance(part, Points | Tracks))

@@ -9,7 +9,7 @@ from typing import Any
 
 from hedgerow.content import Frame, Part, Point, Points, Text
 from hedgerow.data.adapters.columns import texts, turn_list
-from hedgerow.data.adapters.conversation import Shelf, content, planted, untagged
+from hedgerow.data.adapters.conversation import Shelf, content, planted, spliced, untagged
 from hedgerow.data.adapters.piece import Adapter, Options, Piece, Values
 from hedgerow.data.adapters.records import Record
 from hedgerow.errors import DataError
@@ -57,7 +57,8 @@ def _message(turn: dict[str, Any], shelf: Shelf, objects: "_Objects") -> Message
         raise DataError(f"messages: a role is '{turn['role']}'; allowed: {', '.join(_ROLES)}")
     media, text = untagged(str(turn["content"]), shelf)
     weight = 0.0 if turn.get("loss") is False else turn.get("loss_scale")
-    return Message(role, content([*media, *objects.placed(text)]), None if weight is None else float(weight))
+    parts = [*media, *spliced(objects.placed(text))]
+    return Message(role, content(parts), None if weight is None else float(weight))
 
 
 class _Objects:
@@ -112,7 +113,7 @@ class _Objects:
         self._named += 1
         if self._named > len(self._names):
             raise DataError(f"objects.ref: {len(self._names)} are given and the text has more <ref-object>")
-        return str(self._names[self._named - 1])
+        return str(self._names[self._named - 1]).strip()
 
     def _point(self) -> Point:
         self._boxed += 1
@@ -128,4 +129,4 @@ class _Objects:
         return Point((x0 + x1) / 2, (y0 + y1) / 2, image=image, box=(x0, y0, x1, y1))
 
 
-SWIFT = Adapter("ms-swift", _misfit, _piece)
+SWIFT = Adapter("ms-swift", _misfit, _piece, known=("messages", "images", "videos", *OWN))

@@ -128,4 +128,5 @@ def _shown_first(messages: list[Message], shelf: Shelf) -> list[Message]:
     return [*messages[:first], shown, *messages[first + 1 :]]
 
 
-TYPED = Adapter("trl", _misfit, _piece)
+_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected", "image", "images", "video", "videos")
+TYPED = Adapter("trl", _misfit, _piece, known=_COLUMNS)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hedgerow.data.synthetic.draws import Draws
 from hedgerow.data.synthetic.story import Story
+from hedgerow.grounding.points import thousandths
 from hedgerow.tree import Branch, Message
 
 _ASKED = ("Describe the video.", "What happens in this video?", "Tell what the video shows.")
@@ -39,16 +40,23 @@ def caption(story: Story, draws: Draws) -> str:
 
 
 def _names(story: Story) -> dict[int, str]:
-    """What the caption calls asked objects that are ever visible, those of one kind as they come into view.
+    """What the caption calls asked objects that are ever visible, those of one kind in the order of tracks.
 
     Kinds with more objects than there are ordinals are only counted.
     """
     names = {}
     for kind in story.scene.asked:
-        ids = sorted(story.appearing(kind), key=lambda id: story.seen(id)[0])
+        ids = sorted(story.appearing(kind), key=lambda id: _appearance(story, id))
         for ordinal, id in zip(_ORDINALS, ids if len(ids) <= len(_ORDINALS) else (), strict=False):
             names[id] = f"The {kind.name}" if len(ids) == 1 else f"The {ordinal} {kind.name}"
     return names
+
+
+def _appearance(story: Story, id: int) -> tuple[int, int, int, int]:
+    """What tracks are numbered by: the first frame, then the place there (`hedgerow.grounding.tracks`)."""
+    first = story.seen(id)[0]
+    point = story.point(first, id)
+    return first, thousandths(point.x), thousandths(point.y), id
 
 
 def _way(story: Story, id: int, name: str) -> str:

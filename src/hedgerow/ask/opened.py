@@ -1,0 +1,71 @@
+"""From the folder of a run or of a model to what encodes for it."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from hedgerow.build import MODEL, TURN
+from hedgerow.encode import Encoder
+from hedgerow.errors import DataError
+from hedgerow.models.assemble import read_settings
+from hedgerow.models.assemble.checkpoint import SETTINGS
+from hedgerow.models.folder import placed
+from hedgerow.models.pretrained import family_of
+from hedgerow.recipe.sections import Vision
+from hedgerow.text import ChatFormat, load_tokenizer
+from hedgerow.validation import explain
+from hedgerow.vision.facts import probe
+from hedgerow.vision.processor import VisionProcessor
+
+_VISION: TypeAdapter[VisionProcessor] = TypeAdapter(Vision, config=ConfigDict(extra="forbid"))
+_CONFIG = "config.json"
+
+
+def model_folder(folder: str | Path) -> Path:
+    """Return where a model lies: in the folder itself, or in the folder of a run that is finished.
+
+    Raises:
+        DataError: the folder holds no model, or the run is not finished.
+    """
+    folder = placed(Path(folder))
+    for place in (folder, placed(folder / MODEL)):
+        if (place / _CONFIG).is_file():
+            return place
+    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
+        raise DataError(
+            f"{folder}: this run is not finished, it has no {MODEL} yet; go on with `hedgerow train`"
+        )
+    raise DataError(
+        f"{folder} holds no model, neither {_CONFIG} nor {MODEL}/{_CONFIG}; give the folder of a finished "
+        "run or of a saved model"
+    )
+
+
+def encoder_of(folder: Path) -> Encoder:
+    """Return the encoder of a saved model: its tokenizer, and media as it was trained on them.
+
+    A folder without `hedgerow.json` was not saved by hedgerow: media are encoded as its family does by
+    default.
+
+    Args:
+        folder: with the model's files, as `model_folder` gives it.
+
+    Raises:
+        DataError: the folder has no tokenizer, or its settings are none of a processor.
+        RecipeError: the tokenizer lacks the tokens around a turn, or settings do not fit together.
+    """
+    chat = ChatFormat(load_tokenizer(folder))
+    for name in TURN:
+        chat.special(name)
+    return Encoder(chat, _processor(folder), facts=cache(probe))  # a file is looked up once, not per question
+
+
+def _processor(folder: Path) -> VisionProcessor:
+    family: dict[str, Any] = {"family": family_of(folder)}
+    own = read_settings(folder) if (folder / SETTINGS).is_file() else {}
+    try:
+        return _VISION.validate_python(family | own)
+    except ValidationError as error:
+        raise DataError(f"{folder / SETTINGS}: {explain(error, ())}; save the model again") from None
