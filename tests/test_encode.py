@@ -597,8 +597,8 @@ def test_points_that_stand_on_no_frame_are_counted_and_a_part_without_any_is_ref
         told = (
             rf"^t, branch 2\.0: {part.type} 'cup': 2 of its 2 points stand on no sampled frame \(2 frames at "
             r"0\.0, 1\.5 s, a step of 0\.5 s; a point moves by 0\.25 s at most\); its times are "
-            r"0\.8 to 9 s and the frames end at 1\.5 s: times count from the start of the clip; correct them, "
-            r"show more of the video, or leave the branch out"
+            r"0\.8 to 9 s and the frames end at 1\.5 s: times count from the start of the clip; correct "
+            r"them, show more of the video, or leave the branch out"
         )
         for reads in (encoder, encoder.survey, encoder.measure, encoder.node_costs):
             with pytest.raises(DataError, match=told):

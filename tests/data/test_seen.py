@@ -91,8 +91,8 @@ def test_a_branch_that_cannot_be_taught_is_left_out_with_all_below_it_and_counte
     }
     reasons = {one.address: one.reason for one in losses(tree, ENCODER)}
     frames = (
-        "(4 frames at 0.0, 20.0, 40.0, 60.0 s, a step of 0.5 s; a point moves by 0.25 s at most); the clip has "
-        "its most frames: raise max_frames, show a shorter clip, or leave the branch out"
+        "(4 frames at 0.0, 20.0, 40.0, 60.0 s, a step of 0.5 s; a point moves by 0.25 s at most); the clip "
+        "has its most frames: raise max_frames, show a shorter clip, or leave the branch out"
     )
     assert reasons["0"] == reasons["3.0"] == ""
     assert reasons["2"] == f"points 'ball': 1 of its 3 points stand on no sampled frame {frames}"
