@@ -395,7 +395,7 @@ def steps_of_a_save(monkeypatch, *, die_at):
 
     for owner, name in (
         (checkpoint, "save_file"),
-        (folders, "_remove"),
+        (folders, "remove"),
         (Path, "write_text"),
         (Path, "replace"),
     ):

@@ -25,24 +25,24 @@ def replaced(folder: Path) -> Iterator[Path]:
     """
     if (place := placed(folder)) != folder:  # an earlier save was killed
         place.replace(folder)
-    _remove(_old(folder))
+    remove(_old(folder))
     if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is not empty and holds no model; give a new folder")
     fresh = _fresh(folder)
-    _remove(fresh)
+    remove(fresh)
     fresh.mkdir(parents=True)
     try:
         yield fresh
         for path in (*fresh.iterdir(), fresh):
-            _sync(path)
+            sync(path)
     except Exception:
-        _remove(fresh)
+        remove(fresh)
         raise
     if folder.exists():
         folder.replace(_old(folder))
     fresh.replace(folder)
-    _sync(folder.parent)
-    _remove(_old(folder))
+    sync(folder.parent)
+    remove(_old(folder))
 
 
 def placed(folder: Path) -> Path:
@@ -80,12 +80,14 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

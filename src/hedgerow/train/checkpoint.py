@@ -10,12 +10,9 @@ A folder is written under another name, synced to disk and renamed: one that has
 folder that was copied here only in part is told by the sizes in its manifest, and passed over.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from hedgerow.errors import DataError, RecipeError
+from hedgerow.models.folder import remove, sync
 from hedgerow.recipe import Recipe
 
 # What may change between two legs of one run: it changes no row, no loss and no weight on one machine.
@@ -51,7 +49,7 @@ def save(out: Path, model: nn.Module, state: State, recipe: Recipe) -> Path:
     """Write a checkpoint, remove all but the last `recipe.keep`, and return its folder."""
     folder = _folders(out) / f"step-{state.step:08d}"
     fresh = folder.with_name(_NEW + folder.name)
-    _remove(fresh)
+    remove(fresh)
     fresh.mkdir(parents=True)
     save_model(model, str(fresh / "model.safetensors"))
     parts = {"step": state.step, "optimizers": dict(state.optimizers), "loader": dict(state.loader)}
@@ -61,8 +59,8 @@ def save(out: Path, model: nn.Module, state: State, recipe: Recipe) -> Path:
     manifest = {"fingerprint": fingerprint(recipe), "sizes": sizes}
     (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     for path in (*fresh.iterdir(), fresh):
-        _sync(path)
-    _remove(folder)  # of an earlier, abandoned leg: a resumed run starts behind every complete one
+        sync(path)
+    remove(folder)  # of an earlier, abandoned leg: a resumed run starts behind every complete one
     fresh.replace(folder)
     _point(folder)
     _tidy(folder, keep=recipe.keep)
@@ -129,7 +127,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 def discard(out: Path) -> None:
     """Remove all checkpoints of a run, to start it over."""
-    _remove(_folders(out))
+    remove(_folders(out))
 
 
 def fingerprint(recipe: Recipe) -> dict[str, str]:
@@ -188,9 +186,9 @@ def _is_complete(folder: Path) -> bool:
 def _point(folder: Path) -> None:
     fresh = folder.with_name(f"{_NEW}latest")
     fresh.write_text(folder.name + "\n", encoding="utf-8")
-    _sync(fresh)
+    sync(fresh)
     fresh.replace(folder.with_name("latest"))
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _tidy(folder: Path, *, keep: int) -> None:
@@ -198,17 +196,4 @@ def _tidy(folder: Path, *, keep: int) -> None:
     saved = sorted(folder.parent.glob("step-*"))
     last = saved.index(folder) + 1
     for old in (*saved[: max(last - keep, 0)], *saved[last:], *folder.parent.glob(f"{_NEW}*")):
-        _remove(old)
-
-
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        remove(old)

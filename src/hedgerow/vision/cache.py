@@ -22,8 +22,8 @@ import numpy as np
 from hedgerow.content import Image, Media, Video
 from hedgerow.errors import MediaError, RecipeError
 from hedgerow.sequence import VisionInput
-from hedgerow.vision.facts import Facts
-from hedgerow.vision.processor import Groups, MediaLayout, Placement, VisionProcessor
+from hedgerow.vision.processor import MediaLayout, VisionProcessor
+from hedgerow.vision.wrapped import Wrapped
 
 _FORMAT = 1  # of the files; another one makes them all again
 _ENDING = ".frames"
@@ -32,7 +32,7 @@ _ABANDONED = 3600.0  # seconds after which nobody is writing it any more
 _SUM = 4  # bytes at the beginning of a file: the CRC-32 of the rest
 
 
-class FrameCache:
+class FrameCache(Wrapped):
     """A `VisionProcessor` that keeps what another one makes of videos.
 
     Any number of processes may use one folder: files are written whole or not at all. A file that cannot be
@@ -49,7 +49,8 @@ class FrameCache:
     """
 
     def __init__(self, processor: VisionProcessor, folder: Path, limit: int) -> None:
-        self.processor, self.folder, self.limit = processor, folder, limit
+        super().__init__(processor)
+        self.folder, self.limit = folder, limit
         self._hashes: dict[tuple[str, int, int], str] = {}  # by path, size and time of change
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,29 +59,6 @@ class FrameCache:
             trial.unlink()
         except OSError as error:
             self._refuse(error)
-
-    @property
-    def groups(self) -> Groups:
-        """Those of the processor."""
-        return self.processor.groups
-
-    @property
-    def axes(self) -> int:
-        """Those of the processor."""
-        return self.processor.axes
-
-    @property
-    def placement(self) -> Placement:
-        """That of the processor."""
-        return self.processor.placement
-
-    def filled(self, media: Media, *, several: bool = False) -> Media:
-        """Return the media with the processor's settings where it has none of its own."""
-        return self.processor.filled(media, several=several)
-
-    def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:
-        """Write down the tokens of one image or video; see `VisionProcessor`."""
-        return self.processor.layout(media, facts, label=label)
 
     def visual(self, media: Media, layout: MediaLayout) -> VisionInput:
         """Read the pixels of one image or video, or what is kept of it; see `VisionProcessor`.
