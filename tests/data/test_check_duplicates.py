@@ -13,17 +13,19 @@ from hedgerow.data.check_duplicates import Duplicates, hashes_of
 @given(
     batches=st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=12),
     most=st.sampled_from([1, 8, 2**20]),
+    long=st.sampled_from([1, 5, 2**20]),
 )
-def test_each_hash_is_known_by_the_row_it_stood_in_first(batches, most):
+def test_each_hash_is_known_by_the_row_it_stood_in_first(batches, most, long):
     first, duplicates, row = {}, Duplicates(), 0
     largest, check_duplicates._MERGED = check_duplicates._MERGED, most
+    longest, check_duplicates._LONG = check_duplicates._LONG, long
     for batch in batches:
         rows = np.arange(row, row + len(batch), dtype=np.uint32)
         expected = [first.setdefault(value, place) for value, place in zip(batch, rows.tolist(), strict=True)]
         expected = [-1 if one == place else one for one, place in zip(expected, rows.tolist(), strict=True)]
         assert duplicates.add(np.array(batch, np.uint64), rows).tolist() == expected
         row += len(batch)
-    check_duplicates._MERGED = largest
+    check_duplicates._MERGED, check_duplicates._LONG = largest, longest
 
 
 def test_a_row_takes_twelve_bytes_in_few_tables():
@@ -32,7 +34,7 @@ def test_a_row_takes_twelve_bytes_in_few_tables():
         rows = np.arange(start, start + 250, dtype=np.uint32)
         duplicates.add(rng.integers(0, 2**63, 250).astype(np.uint64), rows)
     tables = duplicates._tables
-    assert sum(hashes.nbytes + rows.nbytes for hashes, rows in tables) == 12 * 100_000
+    assert sum(table.hashes.nbytes + table.rows.nbytes for table in tables) == 12 * 100_000
     assert len(tables) < 15
 
 

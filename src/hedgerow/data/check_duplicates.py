@@ -1,8 +1,10 @@
-"""Finds what stands in the data twice, in 12 bytes a row: the hash of it, and where the row stands."""
+"""Finds what stands in the data twice by 12 bytes a row, mostly on disk: a hash, and where the row stands."""
 
 import hashlib
 import json
+import mmap
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,34 @@ import numpy as np
 
 from hedgerow.sequence import Array
 
-_MERGED = 2**21  # hashes of one sorted table at most, so that merging two never takes much memory
+_MERGED = 2**20  # hashes of one sorted table at most, so that merging two never takes much memory
+_LONG = 2**18  # hashes of a table that lies in a file
 MOST_ROWS = 2**32
+
+
+class _Table:
+    """Hashes in rising order, and their rows; those of a long one lie in a file that vanishes with it."""
+
+    def __init__(self, hashes: Array, rows: Array) -> None:
+        self.hashes, self.rows = hashes, rows
+        self._file: mmap.mmap | None = None
+        if len(hashes) < _LONG:
+            return
+        with tempfile.TemporaryFile() as file:
+            file.write(hashes.data)
+            file.write(rows.data)
+            file.flush()
+            self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.hashes = np.frombuffer(self._file, np.uint64, len(hashes))
+        self.rows = np.frombuffer(self._file, np.uint32, len(rows), offset=hashes.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def rest(self) -> None:
+        """Let go of what was read of the file."""
+        if self._file is not None:
+            self._file.madvise(mmap.MADV_DONTNEED)
 
 
 class Duplicates:
@@ -21,7 +49,7 @@ class Duplicates:
     """
 
     def __init__(self) -> None:
-        self._tables: list[tuple[Array, Array]] = []
+        self._tables: list[_Table] = []
 
     def add(self, hashes: Array, rows: Array) -> Array:
         """Return the row in which each hash stood first, -1 where it is new.
@@ -35,10 +63,11 @@ class Duplicates:
         """
         unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         earlier = np.full(len(unique), -1, np.int64)
-        for known, where in self._tables:
-            place = np.minimum(np.searchsorted(known, unique), len(known) - 1)
-            same = known[place] == unique
-            earlier[same] = where[place[same]]
+        for table in self._tables:
+            place = np.minimum(np.searchsorted(table.hashes, unique), len(table) - 1)
+            same = table.hashes[place] == unique
+            earlier[same] = table.rows[place[same]]
+            table.rest()
         new = earlier < 0
         self._keep(unique[new], rows[first[new]])
         earlier[new] = rows[first[new]]
@@ -49,12 +78,12 @@ class Duplicates:
     def _keep(self, hashes: Array, rows: Array) -> None:
         if not len(hashes):
             return
-        while self._tables and _merge(len(self._tables[-1][0]), len(hashes)):
+        while self._tables and _merge(len(self._tables[-1]), len(hashes)):
             other = self._tables.pop()
-            hashes, rows = np.concatenate([other[0], hashes]), np.concatenate([other[1], rows])
+            hashes, rows = np.concatenate([other.hashes, hashes]), np.concatenate([other.rows, rows])
             order = np.argsort(hashes, kind="stable")
             hashes, rows = hashes[order], rows[order]
-        self._tables.append((hashes, rows))
+        self._tables.append(_Table(hashes, rows))
 
 
 def _merge(last: int, new: int) -> bool:
