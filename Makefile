@@ -39,7 +39,7 @@ fmt: setup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,fast,ot]'
-	for name in packing loader attention loss preference media generate; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in packing loader attention loss preference media generate data; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs

@@ -10,7 +10,6 @@ own (Linux). `equal` is the share of tokens that are those of `transformers` for
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
+from figures import peak_of, tell
 from hedgerow.content import Video
 from hedgerow.encode import Encoder
 from hedgerow.models.assemble import ModelSpec, build
@@ -117,19 +117,6 @@ def prompts(chat, questions, frames):
         return Encoder(chat, processor).prompts(tree, tree.nodes()[1:])
 
 
-def _status(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
-
-
-def peak_above(case, way):
-    """Return the peak of a run in MB, above what was there before."""
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
-    case.run(way)
-    return _status("VmHWM") - before
-
-
 def in_a_process(given, way):
     sizes = (f"--{name}={getattr(given, name)}" for name in ("questions", "frames", "tokens"))
     command = [sys.executable, __file__, "--memory", way, *sizes]
@@ -177,15 +164,10 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.memory:
-        print(peak_above(Case(given.questions, given.frames, given.tokens), given.memory))
+        case = Case(given.questions, given.frames, given.tokens)
+        print(peak_of(lambda: case.run(given.memory)))
         return
-    results = measure(given)
-    if given.json:
-        keys = ("case", "metric", "value", "unit")
-        print(json.dumps({"results": [dict(zip(keys, result, strict=True)) for result in results]}))
-        return
-    for name, metric, value, unit in results:
-        print(f"{name:26} {metric:28} {value:10.4g} {unit}")
+    tell(measure(given), as_json=given.json)
 
 
 if __name__ == "__main__":

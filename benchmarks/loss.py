@@ -8,16 +8,15 @@ backward, the best of three in turns.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from figures import peak_of, tell
 from hedgerow.train.chunks import summed_loss
 from hedgerow.weights.dynamic import Entropy, Prediction
 
@@ -63,15 +62,7 @@ def peak_above(targets, way, width):
     """Return the peak of a run in MB, above what was there before and the gradients."""
     case = Case(targets, width)
     torch.ones(64, 64) @ torch.ones(64, 64)  # loads the kernels
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
-    case.run(way)
-    return _status("VmHWM") - before - case.megabytes()
-
-
-def _status(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
+    return peak_of(lambda: case.run(way)) - case.megabytes()
 
 
 def times(targets, repeats=3):
@@ -108,12 +99,7 @@ def main():
     seconds, case = times(given.timed), f"{given.timed} targets"
     results += [(case, way, value, "s") for way, value in seconds.items()]
     results += [(case, f"{way} / plain", seconds[way] / seconds["plain"], "ratio") for way in WAYS[:2]]
-    if given.json:
-        keys = ("case", "metric", "value", "unit")
-        print(json.dumps({"results": [dict(zip(keys, result, strict=True)) for result in results]}))
-        return
-    for name, metric, value, unit in results:
-        print(f"{name:14} {metric:36} {value:10.4g} {unit}")
+    tell(results, as_json=given.json)
 
 
 if __name__ == "__main__":

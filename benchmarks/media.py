@@ -1,6 +1,6 @@
 """Reading videos and images as Molmo2 sees them: CPU time against bare decoding, peak memory, tiles a second.
 
-    python benchmarks/media.py [--json] [--seconds 30] [--repeats 5]
+    python benchmarks/media.py [--json] [--seconds 30] [--repeats 5] [--films 12]
 
 The files are made first: a clip of 1280 x 720, H.264, 25 frames a second, key frames 250 apart, in which a
 textured scene moves with the camera and things move in it; and JPEG photos of such a texture. `ours` is
@@ -10,10 +10,14 @@ their CPU seconds are compared: at most 1.1. Tiles of 378 pixels (the view of th
 count the reading of the file: at least 150 a CPU second. `Pillow alone` is what opening and decoding the same
 file takes. Peaks are of a process of its own, above what it held once `hedgerow.vision` was imported: at most
 200 MB for the clip. They need Linux.
+
+`frames kept` is the clip read again and again through `data.frames`: the first epoch writes what the others
+read back; `again in a new process` has to hash the file anew. `scenes` are `--films` films of six shots,
+still, panned and shaking: `found` are cuts within half a frame of those that were made, `false` all others.
+PySceneDetect (its adaptive detector) is asked too where it is installed.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -21,21 +25,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
 import numpy as np
 import PIL.Image
 
+from figures import Result, peak_of, tell
 from hedgerow.content import Image, Media, Video
 from hedgerow.vision import Molmo2Processor, probe
+from hedgerow.vision.cache import FrameCache
+from hedgerow.vision.scenes import find_cuts
+from hedgerow.vision.write import write_video
 
 WIDTH, HEIGHT, RATE, KEYS = 1280, 720, 25, 250
 PHOTOS, CROPS = ((1024, 768), (4000, 3000)), (8, 24)
 GRAIN = 4.0  # standard deviation of brightness from frame to frame
+FILM = 320, 180  # width and height of the films that are cut
 HUGE = 10_000  # side of the greatest photo
 PROCESSOR = Molmo2Processor()
-Result = tuple[str, str, float, str]
 
 
 def main() -> None:
@@ -46,19 +55,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the clip")
     parser.add_argument("--repeats", type=int, default=5, help="figures are medians of this many runs")
     parser.add_argument("--huge", type=int, default=HUGE, help="side of the greatest photo in pixels")
+    parser.add_argument("--films", type=int, default=12, help="films whose cuts are looked for")
     parser.add_argument("--peak", help="print the peak of reading that file in MB and nothing else")
     options = parser.parse_args()
     if options.peak:
         print(peak(media_of(options.peak)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        results = [*videos(Path(folder), options), *images(Path(folder), options)]
-    if options.json:
-        keys = ("case", "metric", "value", "unit")
-        print(json.dumps({"results": [dict(zip(keys, result, strict=True)) for result in results]}))
-        return
-    for name, metric, value, unit in results:
-        print(f"{name:44} {metric:24} {value:10.4g} {unit}")
+        results = [part(Path(folder), options) for part in (videos, frames_kept, scenes, images)]
+    results = [result for part in results for result in part]
+    tell(results, as_json=options.json)
 
 
 def videos(folder: Path, options: argparse.Namespace) -> list[Result]:
@@ -80,6 +86,68 @@ def videos(folder: Path, options: argparse.Namespace) -> list[Result]:
         (case, "peak above import", in_a_process(path), "MB"),
         (case, "bit rate", Path(path).stat().st_size * 8e-6 / options.seconds, "Mbit/s"),
     ]
+
+
+def frames_kept(folder: Path, options: argparse.Namespace) -> list[Result]:
+    video = Video(str(folder / "clip.mp4"))
+    layout = PROCESSOR.layout(video, probe(video))
+
+    def opened(name: str = "kept") -> FrameCache:
+        return FrameCache(PROCESSOR, folder / name, 10**12)
+
+    def first() -> None:
+        cache = opened("emptied")
+        cache.visual(video, layout)
+        for file in cache.folder.iterdir():
+            file.unlink()
+
+    warm = opened()
+    warm.visual(video, layout)
+    decoding, written, anew, again = alternate(
+        options.repeats,
+        lambda: PROCESSOR.visual(video, layout),
+        first,
+        lambda: opened().visual(video, layout),
+        lambda: warm.visual(video, layout),
+    )
+    case = f"frames kept, {len(layout.times)} of 720p"
+    return [
+        (case, "decoding", decoding, "s"),
+        (case, "first epoch", written, "s"),
+        (case, "again in a new process", anew, "s"),
+        (case, "again", again, "s"),
+        (case, "decoding / again in a new process", decoding / anew, "ratio"),
+        (case, "decoding / again", decoding / again, "ratio"),
+    ]
+
+
+def scenes(folder: Path, options: argparse.Namespace) -> list[Result]:
+    ways = {"ours": find_cuts}
+    if find_spec("scenedetect"):
+        ways["PySceneDetect"] = their_cuts
+    else:
+        print("PySceneDetect is not installed: pip install 'hedgerow[scenes]'", file=sys.stderr)
+    films = [write_film(folder / f"film-{number}.mp4", number) for number in range(options.films)]
+    case = f"scenes, {options.films} films"
+    results: list[Result] = [(case, "cuts", sum(len(cuts) for _, cuts in films), "cuts")]
+    for name, way in ways.items():
+        begin = time.process_time()
+        found = [(way(path), cuts) for path, cuts in films]
+        used = time.process_time() - begin
+        hits = sum(min(abs(cut - made) for made in cuts) < 0.5 / RATE for got, cuts in found for cut in got)
+        results += [
+            (case, f"{name}, found", hits, "cuts"),
+            (case, f"{name}, false", sum(len(got) for got, _ in found) - hits, "cuts"),
+            (case, f"{name}, CPU", used, "s"),
+        ]
+    return results
+
+
+def their_cuts(path: str) -> list[float]:
+    import scenedetect
+
+    found = scenedetect.detect(path, scenedetect.AdaptiveDetector(min_scene_len=10))
+    return [start.seconds for start, _ in found[1:]]
 
 
 def images(folder: Path, options: argparse.Namespace) -> list[Result]:
@@ -139,15 +207,7 @@ def in_a_process(path: str) -> float:
 
 def peak(media: Media) -> float:
     """Return the peak of probing and reading a file in MB, above what was there before."""
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
-    PROCESSOR.visual(media, PROCESSOR.layout(media, probe(media)))
-    return memory("VmHWM") - before
-
-
-def memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6
+    return peak_of(lambda: PROCESSOR.visual(media, PROCESSOR.layout(media, probe(media))))
 
 
 def media_of(path: str) -> Media:
@@ -201,6 +261,24 @@ def write_clip(path: Path, seconds: float) -> str:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return str(path)
+
+
+def write_film(path: Path, seed: int) -> tuple[str, list[float]]:
+    """Write shots of six places, and return the times of the cuts between them."""
+    width, height = FILM
+    rng = np.random.default_rng(seed)
+    frames, cuts = [], []
+    for number in range(6):
+        place = np.asarray(texture(2 * width, 2 * height, seed=10 * seed + number))
+        pan, shake = ((0.0, 0.0), (rng.uniform(1, 5), 0.0), (0.0, 3.0))[rng.integers(3)]
+        for moment in range(rng.integers(15, 45)):
+            corner = rng.normal(20, shake, 2) + np.array([pan * moment, 0])
+            x, y = corner.clip(0, FILM).astype(int)
+            view = place[y : y + height, x : x + width] + rng.normal(0, GRAIN, (height, width, 1))
+            frames.append(view.clip(0, 255).astype(np.uint8))
+        cuts.append(len(frames) / RATE)
+    write_video(path, frames, rate=RATE)
+    return str(path), cuts[:-1]
 
 
 if __name__ == "__main__":

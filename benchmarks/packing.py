@@ -3,7 +3,8 @@
     python benchmarks/packing.py [PART ...] [--json]
 
 Parts: `streaming` and `offline` with peers on the same examples, `random` (rows on mixes drawn at random,
-against the fixed-weight knapsack) and `balance` (of ranks); all of them without a name. `--large` plans ten
+against the fixed-weight knapsack), `windows` (of an epoch, and how far they move examples from their place in
+the shuffle) and `balance` (of ranks); all of them without a name. `--large` plans ten
 million examples instead. Mixes are those of `mixes.py`, peers those of `peers.py`.
 
 `share_of_bound` is the volume of the scarcest budget over the rows: 1 cannot be beaten. For streams it is
@@ -40,6 +41,7 @@ from mixes import BOTH, MIXES, Mix, random_mix
 Rows = list[list[int]]
 POOL = 48
 RANKS = (8, 64, 512)
+WINDOWS = (256, 1_024, 4_096, 16_384)
 UNITS = {
     "share_of_bound": "share",
     "share_with_flush": "share",
@@ -230,6 +232,24 @@ def balance(options: argparse.Namespace) -> Iterator[Found]:
             yield Found(case, {metric: float(value) for metric, value in values.items()}, units)
 
 
+def windows(options: argparse.Namespace) -> Iterator[Found]:
+    """An epoch in a pool, in windows and all at once, and how many places examples move from the shuffle."""
+    count = options.offline
+    alone = Costs(("tokens",), np.ones((count, 1), np.int64))  # one example a row: rows are the shuffle
+    shuffled = np.concatenate(plan_epoch(alone, Budget(tokens=1), seed=0, epoch=0).rows)
+    place = np.argsort(shuffled)
+    units = UNITS | {"median_move": "places", "largest_move": "places"}
+    for window in (None, *(size for size in WINDOWS if size < count), count):
+        way = f"pool of {POOL}" if window is None else f"window of {window:,}"
+        for mix in (MIXES[name] for name in ("W1", "W2", "W2B")):
+            costs = mix.draw(count, 0)
+            rows = plan_epoch(costs, mix.budget, seed=0, epoch=0, window=window).rows
+            moves = np.abs(place[np.concatenate(rows)] - np.arange(count))
+            share = volume(costs, mix.budget, [range(count)]) / len(rows)
+            values = {"share_of_bound": share, "median_move": float(np.median(moves))}
+            yield Found(f"{mix.name}, {way}", values | {"largest_move": float(moves.max())}, units)
+
+
 def large(options: argparse.Namespace) -> Iterator[Found]:
     """`plan_rows` on millions of examples; memory is the most this process ever held, its data included."""
     costs = MIXES["W2"].draw(options.large, 0)
@@ -247,6 +267,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Found]]] = {
     "streaming": streaming,
     "offline": offline,
     "random": at_random,
+    "windows": windows,
     "balance": balance,
 }
 

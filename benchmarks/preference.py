@@ -10,7 +10,6 @@ the two losses.
 
 import argparse
 import dataclasses
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from figures import tell
 from hedgerow.encode import Encoder
 from hedgerow.models.assemble import ModelSpec, build
 from hedgerow.sequence import Budget, Row
@@ -115,13 +115,7 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         results = [line for count in CANDIDATES for line in measure(given.size, count, Path(folder))]
-    if given.json:
-        keys = ("case", "metric", "value", "unit")
-        print(json.dumps({"results": [dict(zip(keys, result, strict=True)) for result in results]}))
-        return
-    for case, metric, value, unit in results:
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        print(f"{case:14} {metric:24} {shown:>10} {unit}")
+    tell(results, as_json=given.json)
 
 
 if __name__ == "__main__":

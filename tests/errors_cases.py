@@ -3,6 +3,7 @@
 `test_errors.py` holds each message to its case; `scripts/errors_page.py` writes docs/errors.md of both.
 """
 
+from errors_cases_models import MODELS
 from errors_cases_runs import CHECKS, CONVERSIONS, RECIPES, RUNS
 from errors_met import TRAIN, Case, changed, cut, lines, shown, spots, told, wrote
 from hedgerow.errors import (
@@ -165,10 +166,10 @@ MEDIA = (
         row=shown({"type": "video", "path": "page.mp4"}),
         files=wrote("page.mp4", "<!DOCTYPE html><title>404 Not Found</title>"),
         place=BAD,
-        given="page.mp4: no video",
-        allowed="file",
-        remedy="give a",
-        why="A download that failed often leaves a page of text under the name of the video.",
+        given="page.mp4: an HTML page",
+        allowed="a video",
+        remedy="download it again",
+        why="A download that failed often leaves a page of text under the name of the video or the image.",
     ),
     Case(
         "A video that is cut off",
@@ -363,6 +364,7 @@ CASES = {
     "Placing points": POINTS,
     "Filling rows": BUDGET,
     "Reading a recipe": RECIPES,
+    "Opening a model": MODELS,
     "Running": RUNS,
     "Checking": CHECKS,
     "Converting other formats": CONVERSIONS,

@@ -331,10 +331,10 @@ def test_a_folder_without_a_model_says_which_it_is(hedgerow, inside, tmp_path):
     (tmp_path / "model").mkdir()  # as a save leaves it that failed
     assert "not finished" in said(tmp_path)
     (tmp_path / "model" / "config.json").write_text('{"model_type": "bert", "vision_config": {}}')
-    assert "tokenizer" in said(tmp_path)
-    (tmp_path / "model" / "tokenizer.json").write_text(load_tokenizer("tiny").to_str())
     assert "is a bert; give a molmo2" in said(tmp_path)
     (tmp_path / "model" / "config.json").write_text('{"model_type": "molmo2"}')
+    assert "no such tokenizer" in said(tmp_path)
+    (tmp_path / "model" / "tokenizer.json").write_text(load_tokenizer("tiny").to_str())
     (tmp_path / "model" / "hedgerow.json").write_text('{"crop_sise": 28}')
     assert "hedgerow.json: molmo2.crop_sise: unknown key 'crop_sise'" in said(tmp_path)
 

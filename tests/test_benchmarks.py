@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def benchmarks():
     """The modules of the folder, which is no package: a script finds its neighbours in it."""
     sys.path.insert(0, str(FOLDER))
-    names = ("mixes", "peers", "packing", "media")
+    names = ("figures", "mixes", "peers", "packing", "media", "data")
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -149,6 +149,7 @@ def test_waits_count_the_rows_that_left_in_between(benchmarks):
 def test_one_object_holds_every_figure(benchmarks, monkeypatch, capsys):
     packing = benchmarks["packing"]
     monkeypatch.setattr(packing, "find_spec", lambda _: None)
+    monkeypatch.setattr(packing, "WINDOWS", (8,))
     sizes = ["--examples", "200", "--offline", "90", "--seeds", "2", "--random", "2", "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", ["packing.py", "--json", *sizes])
     packing.main()
@@ -163,22 +164,33 @@ def test_one_object_holds_every_figure(benchmarks, monkeypatch, capsys):
             assert found[f"{name}, Packer, pool 48", metric] > 0
         assert 0.2 < found[f"{name}, plan_rows, 90 examples", "share_of_bound"] <= 1
     assert found["W2, 8 ranks, 4 steps, arranged", "max_over_mean"] >= 1
+    assert 0 < found["W2, window of 8", "median_move"] <= found["W2, window of 8", "largest_move"] < 8
+    assert found["W2, window of 90", "share_of_bound"] > found["W2, window of 8", "share_of_bound"]
     case = "2 random mixes of 200, Packer against knapsack of fixed weight"
     assert sum(found[case, name] for name in ("fewer_rows", "as_many_rows", "more_rows")) == 2
 
 
 def test_media_are_read_as_their_benchmark_says(benchmarks, monkeypatch, capsys):
     media = benchmarks["media"]
-    for name, value in {"WIDTH": 160, "HEIGHT": 90, "PHOTOS": ((500, 240),), "CROPS": (1, 8)}.items():
+    for name, value in {
+        "WIDTH": 160,
+        "HEIGHT": 90,
+        "PHOTOS": ((500, 240),),
+        "CROPS": (1, 8),
+        "FILM": (128, 72),
+    }.items():
         monkeypatch.setattr(media, name, value)
-    options = ["--json", "--seconds", "1", "--repeats", "1", "--huge", "300"]
-    monkeypatch.setattr(sys, "argv", ["media.py", *options])
-    media.main()
-    results = json.loads(capsys.readouterr().out)["results"]
-    assert all(set(one) == {"case", "metric", "value", "unit"} for one in results)
-    found = {(one["case"], one["metric"]): one["value"] for one in results}
-    assert len(found) == len(results)
+    monkeypatch.setattr(media, "find_spec", lambda _: None)
+    options = ["--json", "--seconds", "1", "--repeats", "1", "--huge", "300", "--films", "2"]
+    found, err = told(media, options, monkeypatch, capsys)
+    assert "PySceneDetect is not installed: pip install 'hedgerow[scenes]'" in err
     assert min(found.values()) >= 0
+    assert found["scenes, 2 films", "cuts"] == 10
+    assert found["scenes, 2 films", "ours, found"] >= 9
+    assert found["scenes, 2 films", "ours, false"] <= 1
+    kept = "frames kept, 3 of 720p"
+    assert found[kept, "decoding / again"] == found[kept, "decoding"] / found[kept, "again"] > 1
+    assert found[kept, "first epoch"] > found[kept, "again"]
     video = "video 1 s 720p h264 at 2 fps"
     assert found[video, "ours / bare PyAV"] == found[video, "ours"] / found[video, "bare PyAV"]
     assert found[video, "peak above import"] > 0
@@ -187,6 +199,62 @@ def test_media_are_read_as_their_benchmark_says(benchmarks, monkeypatch, capsys)
         assert found[image, "tiles"] == crops
         assert found[image, "tiles a CPU second"] == crops / found[image, "ours"]
     assert found["image 300 x 300 JPEG", "peak above import"] > 0
+
+
+def told(module, options, monkeypatch, capsys):
+    """Run a benchmark with `--json`: its figures by case and metric, and what it says beside them."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *options])
+    module.main()
+    out, err = capsys.readouterr()
+    results = json.loads(out)["results"]
+    assert all(set(one) == {"case", "metric", "value", "unit"} for one in results)
+    found = {(one["case"], one["metric"]): one["value"] for one in results}
+    assert len(found) == len(results)
+    return found, err
+
+
+def test_what_comes_before_training_is_measured(benchmarks, monkeypatch, capsys):
+    words = ["check", "duplicates", "convert", "align", "--json", "--rows", "50", "--hashes", "3000"]
+    found, _ = told(benchmarks["data"], words, monkeypatch, capsys)
+    assert min(found.values()) >= 0
+    check = "check, 50 rows"
+    assert 1.5 < found[check, "size of a row"] < 3
+    assert found[check, "CPU of a row"] == 1e3 * found[check, "CPU"] / 50
+    assert 30 < found[check, "largest process"] < 1000
+    assert found["duplicates, 3,000 rows", "CPU of a row"] > 0
+    for name in ("llava", "trl"):
+        assert found[f"convert {name}, 50 rows", "CPU of a row"] > 0
+    align = "align, 5 objects of 3,600 keyframes, 128 frames"
+    assert found[align, "a point"] == pytest.approx(1e3 * found[align, "all"] / 18_000)
+
+
+@pytest.mark.slow
+def test_pages_are_written_and_measured(benchmarks, monkeypatch, capsys):
+    words = ["view", "--json", "--trees", "6", "--scenes", "1"]
+    found, _ = told(benchmarks["data"], words, monkeypatch, capsys)
+    assert found["view, 1 scenes", "page"] > found["view, 6 trees of five nodes", "page"] > 0.01
+    assert found["view, 1 photos", "page"] > 0.01
+
+
+def test_knobs_are_measured_from_what_is_true_of_the_scenes(benchmarks, monkeypatch, capsys):
+    data = benchmarks["data"]
+    monkeypatch.setattr(data, "KNOBS", (("objects", 2), ("objects", 6), ("speed", 0.05), ("speed", 0.4)))
+    found, _ = told(data, ["synthetic", "--json", "--scenes", "1"], monkeypatch, capsys)
+    assert found["synthetic, 6 s at 320 x 240", "CPU of a scene"] > 0
+    for knob, asked in data.KNOBS:
+        measured = found[f"synthetic, {knob} {asked}, 1 scenes", "measured"]
+        assert measured == pytest.approx(asked, rel=0.2 if knob == "speed" else 0)
+
+
+def test_a_command_that_fails_gives_no_figure(benchmarks, tmp_path):
+    with pytest.raises(RuntimeError, match="exit code 2"):
+        benchmarks["data"].hedgerow("data", "check", str(tmp_path / "gone.jsonl"))
+
+
+def test_memory_is_that_of_the_work_alone(benchmarks):
+    figures, held = benchmarks["figures"], []
+    assert figures.peak_of(lambda: held.append(np.ones(10**7))) == pytest.approx(80, abs=8)
+    assert figures.peak_of(lambda: None) < 8
 
 
 @pytest.mark.slow

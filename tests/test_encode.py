@@ -153,6 +153,8 @@ NAMES = (
 class Bare:
     """A template whose answers have no header: a branch may begin with a target."""
 
+    bos = opening = ""
+
     def around(self, messages, number):
         return ("", "<|im_end|>") if messages[number].role == "assistant" else ("<|im_start|>", "\n")
 

@@ -238,7 +238,7 @@ def test_a_text_processor_refuses_a_tree_with_media_and_names_its_place():
 
 
 def test_a_tokenizer_without_the_tokens_of_the_family_is_named():
-    encoder = Encoder(ChatFormat(tiny_encoder().chat._tokenizer), PROCESSOR, facts=look_up)
+    encoder = Encoder(ChatFormat(tiny_encoder().chat.tokenizer), PROCESSOR, facts=look_up)
     with pytest.raises(Exception, match=r"the tokenizer has no token <\|vision_start\|>") as told:
         encoder.measure(MessageTree("t", (user(WIDE), bot("x"))))
     assert not isinstance(told.value, DataError)

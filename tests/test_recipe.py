@@ -110,7 +110,7 @@ def test_vision_names_a_family(write, family):
 
 
 def test_a_family_that_does_not_exist_is_told_beside_those_that_do(write):
-    with pytest.raises(RecipeError, match=r"vision: .*'qwen'.*'molmo2', 'qwen3_vl', 'text'$"):
+    with pytest.raises(RecipeError, match=r"vision: .*'qwen'.*'molmo2', 'qwen3_vl', 'processor', 'text'$"):
         load_recipe(write(SMALL), {"vision.family": "qwen"})
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,7 +129,9 @@ def test_a_message_that_only_shows_media_is_no_turn_of_the_template(tmp_path):
     text = encoder.chat.decode(sequence.tokens[sequence.group < 0])
     assert text == "Be brief.\nuser\na\nassistant\nb\n"
     (prompt,) = encoder.prompts(tree, tree.nodes()[1:])
-    assert prompt.tokens.tolist() == sequence.tokens[: len(prompt)].tolist()
+    logical = sequence.tokens[np.argsort(sequence.order)]
+    assert prompt.tokens.tolist() == logical[: len(prompt)].tolist()
+    assert encoder.chat.decode(prompt.tokens[:10]) == "Be brief.\n"
 
 
 def test_a_template_that_rewrites_an_earlier_turn_is_refused():

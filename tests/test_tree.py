@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -94,6 +95,24 @@ TREES = st.builds(MessageTree, id=TEXTS, messages=TURNS, branches=BRANCHES, sour
 def test_to_dict_and_back_is_the_same_tree(tree):
     line = json.dumps(tree.to_dict())
     assert MessageTree.from_dict(json.loads(line)) == tree
+
+
+class Place:
+    """A path of a class of the user's own."""
+
+    def __fspath__(self):
+        return "c.mp4"
+
+
+def test_paths_of_any_kind_are_kept_as_text():
+    parts = [Image(Path("a") / "b.png"), Video(Path("c.mp4"), subtitles=Path("c.srt")), Video(Place())]
+    assert parts == [Image("a/b.png"), Video("c.mp4", subtitles="c.srt"), Video("c.mp4")]
+    assert [type(part.path) for part in parts] == [str, str, str]
+    tree = MessageTree(id="t", messages=[Message("user", parts), Message("assistant", "So.")])
+    assert MessageTree.from_dict(json.loads(json.dumps(tree.to_dict()))) == tree
+    for wrong in (3, None, ["a.mp4"]):
+        with pytest.raises(ValueError, match="valid string"):
+            Video(wrong)
 
 
 @settings(max_examples=15, deadline=None)

@@ -15,7 +15,8 @@ from hedgerow.data.names import check_sources, check_spans, check_tasks
 from hedgerow.data.references import References
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
-from hedgerow.models.assemble import build
+from hedgerow.models.assemble import build, visual_ids
+from hedgerow.models.chat import check_vocabulary, read_chat
 from hedgerow.models.pretrained import family_of, load
 from hedgerow.models.rows import RowModel
 from hedgerow.recipe import Recipe
@@ -26,7 +27,6 @@ from hedgerow.vision.processor import VisionProcessor
 
 logging.disable_progress_bar()  # a run has its own
 _MOST_WORKERS = 16  # each holds a tokenizer and the facts
-TURN = ("<|im_start|>", "<|im_end|>")  # around each turn of a conversation
 MODEL = "model"  # where a finished run keeps its model, in the layout of transformers
 
 
@@ -35,22 +35,30 @@ def build_encoder(recipe: Recipe) -> Encoder:
 
     Raises:
         DataError: there is no such tokenizer.
-        RecipeError: the tokenizer lacks the tokens around a turn, or the folder of `data.frames` cannot be
-            written.
+        RecipeError: the tokenizer lacks what conversations are written with, or the folder of `data.frames`
+            cannot be written.
     """
-    chat = ChatFormat(load_tokenizer(recipe.model.tokenizer))
-    for name in TURN:
-        chat.special(name)
     frames = recipe.data.frames
     processor: VisionProcessor = recipe.vision
     if frames is not None:
         processor = FrameCache(processor, frames.folder, round(frames.gigabytes * 1e9))
     return Encoder(
-        chat,
+        build_chat(recipe),
         processor,
         weights=recipe.weights,
         facts=MediaFacts(recipe.out / "media.json"),
     )
+
+
+def build_chat(recipe: Recipe) -> ChatFormat:
+    """Make what writes the conversations of a recipe.
+
+    Raises:
+        DataError: there is no such tokenizer.
+        RecipeError: the tokenizer lacks a token or a template that is asked for.
+    """
+    model = recipe.model
+    return read_chat(model.tokenizer, family=recipe.vision.family, template=model.template, bos=model.bos)
 
 
 def budget_of(recipe: Recipe) -> Budget:
@@ -151,15 +159,21 @@ def _cores() -> int:
 
 
 def build_model(recipe: Recipe) -> RowModel:
-    """Make the model a run starts from: another run's, a checkpoint's, or a fresh one.
+    """Make the model a run starts from: another run's, a checkpoint's, or a fresh one, with its adapters.
 
     Raises:
         DataError: a folder holds no model.
-        RecipeError: sizes do not fit, or the recipe encodes media for another family of models.
+        RecipeError: sizes do not fit, the recipe encodes media for another family of models, or `lora` names
+            what the model does not have.
         VisibilityError: the model cannot hide the branches of a row from each other.
     """
     folder = origin_of(recipe)
-    return (_fresh(recipe) if folder is None else _loaded(recipe, folder)).to(device())
+    model = _fresh(recipe) if folder is None else _loaded(recipe, folder)
+    if recipe.lora is not None:
+        from hedgerow.models.lora import adapt  # here, for peft is an extra
+
+        adapt(model, recipe.lora, seed=recipe.seed)
+    return model.to(device())
 
 
 def origin_of(recipe: Recipe) -> Path | None:
@@ -181,12 +195,17 @@ def _loaded(recipe: Recipe, folder: Path) -> RowModel:
             f"{folder} is a model of family {family}, the recipe encodes media for {recipe.vision.family}; "
             f"set vision.family to {family}"
         )
-    return load(
+    if family == "molmo2":
+        visual_ids(load_tokenizer(settings.tokenizer))  # without them it could not be saved
+    model = load(
         folder,
         attention=None if settings.attention == "auto" else settings.attention,
         vision_attention=settings.vision_attention,
         gradient_checkpointing=settings.gradient_checkpointing,
     )
+    rows = len(model.hf.get_input_embeddings().weight)
+    check_vocabulary(build_chat(recipe), rows, where=settings.tokenizer)
+    return model
 
 
 def _fresh(recipe: Recipe) -> RowModel:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import os
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -39,6 +40,13 @@ Bytes = Annotated[
     BeforeValidator(_from_base64),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
+
+
+def _as_text(path: object) -> object:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+FilePath = Annotated[str, BeforeValidator(_as_text)]  # a `pathlib.Path` is kept as text
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -88,7 +96,7 @@ class Image:
     `max_crops` is the most overlapping crops of it; None: the processor's.
     """
 
-    path: str | None = None
+    path: FilePath | None = None
     max_crops: int | None = Field(default=None, ge=1)
     data: Bytes | None = Field(default=None, repr=False)
     type: Literal["image"] = "image"
@@ -125,10 +133,10 @@ class Video:
     second, if that is known: an object without a point at one of these times was not visible then.
     """
 
-    path: str
+    path: FilePath
     start: float | None = None
     end: float | None = None
-    subtitles: tuple[Subtitle, ...] | str = ()
+    subtitles: tuple[Subtitle, ...] | FilePath = ()
     fps: float | None = Field(default=None, gt=0.0)
     max_frames: int | None = Field(default=None, ge=1)
     sampling: Sampling | None = None

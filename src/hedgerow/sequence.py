@@ -1,8 +1,8 @@
 """The contract between data and model: Sample, Sequence, Row, Budget, Cost, Costs.
 
 Letters used for shapes, here and everywhere: N tokens, M supervised targets, V visual slots, S samples, C
-crops, H and W pixels of a crop, K patches of a pooling window, G grids. Arrays are numpy in the data path;
-`Row.to` makes them tensors, field by field.
+crops, H and W pixels of a crop, K patches of a pooling window, G grids, I images. Arrays are numpy in the
+data path; `Row.to` makes them tensors, field by field.
 """
 
 import dataclasses
@@ -178,12 +178,19 @@ class VisionInput:
     indexes the patches of all crops in a row (crop 0 first, -1 is no patch) that make the feature of each
     slot; `grids` int32 [G, 3] frames, rows and columns of slots of each view, in slot order; `patches` is the
     number of patches of one crop.
+
+    Where the tower must be told more, `images` int32 [I, 5] holds of each image, a frame counted as one, its
+    crops, its slots, its height and width in pixels before anything was done to it, and which of its crops
+    shows all of it (from 0; -1 none); and `levels` float32 [3, 256] what the tower reads for each value of a
+    channel of the crops. None elsewhere.
     """
 
     crops: Array
     pooling: Array
     grids: Array
     patches: int
+    images: Array | None = None
+    levels: Array | None = None
 
     @staticmethod
     def join(inputs: Listing["VisionInput"]) -> "VisionInput | None":
@@ -194,6 +201,7 @@ class VisionInput:
         if len(patches) != 1:
             raise ValueError(f"crops of one row must have one number of patches, got {sorted(patches)}")
         width = max(item.pooling.shape[1] for item in inputs)
+        images = [item.images for item in inputs if item.images is not None]
         start, tables = 0, []
         for item in inputs:
             moved = np.where(item.pooling < 0, -1, item.pooling + start)
@@ -204,6 +212,8 @@ class VisionInput:
             pooling=np.concatenate(tables).astype(np.int32),
             grids=np.concatenate([item.grids for item in inputs]),
             patches=patches.pop(),
+            images=np.concatenate(images) if images else None,
+            levels=inputs[0].levels,
         )
 
 
@@ -360,7 +370,7 @@ class Row:
         return dataclasses.replace(row, blocks=_map_blocks(row.blocks, lambda array: array.pin_memory()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name; vision becomes `vision_crops`, `vision_pooling`, `vision_grids`.
+        """Return the fields by name; vision becomes `vision_crops`, `vision_pooling` and so on.
 
         In the same way blocks become `blocks_kv_count` and so on.
         """
@@ -391,7 +401,7 @@ _ARRAYS = (
     "tokens", "position", "order", "end", "group", "slot",
     "source", "target", "weight", "sample", "reference",
 )  # fmt: skip
-_VISION_ARRAYS = ("crops", "pooling", "grids")
+_VISION_ARRAYS = ("crops", "pooling", "grids", "images", "levels")
 _BLOCK_ARRAYS = ("kv_count", "kv_index", "full_count", "full_index")
 
 

@@ -318,7 +318,8 @@ def test_bad_input_is_told_with_code_2(folder, hedgerow):
         (".",): ".: cannot be read (Is a directory)",
         ("empty.jsonl",): "empty.jsonl: no row",
         (): "nothing to check",
-        ("empty.jsonl", "--packing.budget.tokens", "9"): "changes a recipe, and none is given",
+        ("empty.jsonl", "--packing.budget.tokens", "9"): "empty.jsonl: no row",
+        ("empty.jsonl", "--rows_per_step", "9"): "changes a recipe, and none is given",
     }.items():
         code, out, err = hedgerow("data", "check", *words, "--json")
         assert (code, out) == (2, "")

@@ -10,6 +10,7 @@ from hedgerow.data.adapters import convert, formats
 from hedgerow.data.adapters.mapping import read_mapping
 from hedgerow.data.adapters.paths import filled
 from hedgerow.data.adapters.registry import MAPPINGS
+from hedgerow.data.standins import SAMPLES, kinds
 from hedgerow.errors import DataError
 from hedgerow.recipe import load_recipe
 from hedgerow.testing import tiny_encoder, write_jsonl, write_mp4
@@ -235,6 +236,16 @@ def hashed(url):
     return filled("{url:sha256}", {"url": url})
 
 
+@pytest.mark.parametrize("name", kinds())
+def test_every_sample_is_converted_without_a_loss(tmp_path, name):
+    known = name in SHIPPED and read_mapping(MAPPINGS / f"{name}.yaml").columns
+    given = None if known else name if name in SHIPPED else "hedgerow"
+    result = convert([SAMPLES / f"{name}.jsonl"], tmp_path / "out", format=given)
+    assert set(result.formats) == {name if name in SHIPPED else "hedgerow"}
+    assert not result.left_out
+    assert result.trees
+
+
 def test_pixmo_points_share_an_image_up_to_sixty_points(tmp_path):
     row = {"image_url": URL, "image_sha256": "x", "label": "bee", "collection_method": "counting"}
     rows = [
@@ -304,6 +315,7 @@ def test_several_images_with_columns_of_questions(tmp_path):
 def test_every_shipped_mapping_says_where_its_columns_were_read():
     assert len(SHIPPED) == 16
     assert set(SHIPPED) < set(formats())
+    assert set(SHIPPED) < set(kinds())
     for name in SHIPPED:
         mapping = read_mapping(MAPPINGS / f"{name}.yaml")
         assert mapping.about.startswith("allenai/")
@@ -312,15 +324,15 @@ def test_every_shipped_mapping_says_where_its_columns_were_read():
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "long"])
 def test_the_mixtures_load_and_name_mappings_that_exist(stage):
-    path = ROOT / "recipes" / f"molmo2_mixture_{stage}.yaml"
+    path = ROOT / "recipes" / f"molmo2_{stage}.yaml"
     recipe = load_recipe(path)
     assert recipe.data.rates.govern(recipe.data.train)
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "- {path:" in line]
     assert len(lines) == len(recipe.data.train)
-    told = [line.split("  # ", 1)[1] for line in lines]
-    assert all(one.startswith(("mapping: ", "no mapping")) for one in told)
-    named = {one.removeprefix("mapping: ").split(";")[0] for one in told if one.startswith("mapping: ")}
-    assert named <= set(SHIPPED)
+    named = {one.like for one in recipe.data.train if one.like in SHIPPED}
+    for line, one in zip(lines, recipe.data.train, strict=True):
+        assert one.like in kinds()
+        assert ("  # no mapping" in line) == (one.like not in named), line
     evaluation = {"molmo2-video-point-eval", "molmo2-video-count-eval"}
     assert stage == "pretrain" or named == set(SHIPPED) - evaluation
     assert sum(recipe.data.groups.values()) == pytest.approx(1.0 if stage == "pretrain" else 1.1)

@@ -183,6 +183,24 @@ def test_a_template_keeps_media_and_braces_and_needs_its_label(branches):
         assert transforms(tree, seed=0, turn=0) == tree
 
 
+def test_high_resolution_may_be_for_trees_of_some_tasks_only():
+    transforms = Transforms(high_resolution=HighResolution(1.0, 24, ("pointing",)))
+    asked, said = user(Image("a.png"), Text("Where?")), bot(Points("cup"))
+
+    def crops(*tasks):
+        branches = tuple(Branch((user("Where?"), said), task=task) for task in tasks)
+        tree = MessageTree("q", (user(Image("a.png")),), branches)
+        return transforms(tree, seed=0, turn=0).media[0].max_crops
+
+    assert crops("pointing") == crops("counting", "pointing") == 24
+    assert crops("counting") is None
+    assert (
+        transforms(MessageTree("q", (asked, said), task="pointing"), seed=0, turn=0).media[0].max_crops == 24
+    )
+    every = Transforms(high_resolution=HighResolution(1.0))
+    assert every(MessageTree("q", (asked, said)), seed=0, turn=0).media[0].max_crops == 24
+
+
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [

@@ -1,6 +1,7 @@
 """Small random trees with pixels, as rows and as the conversations they stand for."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from hedgerow.models.molmo2 import Molmo2
 from hedgerow.sequence import Budget, Cost, Row, Sample, Sequence, VisionInput
 from hedgerow.testing import Forest, random_forest
 from hedgerow.text import load_tokenizer
+
+sys.path.append(str(Path(__file__).parent))  # for `processor_toys`
 
 CROP, PATCHES, WINDOW = 8, 16, 4
 SPEC = ModelSpec(

@@ -20,11 +20,14 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from hedgerow.cli import main
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.assemble import VISUAL_TOKENS, ModelSpec, Parts, assemble, build, load, save
 from hedgerow.models.assemble.rules import Join, Rows, Rule, TensorMap
 from hedgerow.models.assemble.tokens import with_visual_tokens
+from hedgerow.models.chat import read_chat
 from hedgerow.sequence import Cost, Sequence
+from hedgerow.text import ChatML
 
 ROWS = 784  # of the language models; the tokenizer has 768 tokens, so 16 rows are padding
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -340,14 +343,83 @@ def test_the_seed_decides_what_is_initialised(parts):
     assert float(table[ROWS:].std()) == pytest.approx(float(table[:ROWS].std()), rel=0.2)
 
 
-def test_an_assembled_model_can_be_read_in_half_precision(parts, tmp_path):
-    plan = assemble(parts(naflex().bfloat16(), qwen().bfloat16()))
-    model = plan.make(seed=0, dtype=torch.bfloat16)
+@pytest.mark.parametrize("query", ["mean", "learned"])
+def test_an_assembled_model_is_made_and_written_in_half_precision(parts, tmp_path, query):
+    plan = assemble(parts(naflex().bfloat16(), qwen().bfloat16(), query=query))
+    model, full = plan.make(seed=0, dtype=torch.bfloat16), plan.make(seed=0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    save(model, tmp_path / "made", tokenizer=plan.tokenizer, settings=plan.settings | {"margins": [1, 1]})
-    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
-    again = load(tmp_path / "made", dtype=torch.bfloat16)
+    pairs = zip(model.parameters(), full.parameters(), strict=True)
+    assert all(torch.equal(half, whole.bfloat16()) for half, whole in pairs)
+    sizes = {}
+    for name, made in (("half", model), ("whole", full)):
+        save(made, tmp_path / name, tokenizer=plan.chat, settings=plan.settings | {"margins": [1, 1]})
+        sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
+    assert sizes["half"] < 0.6 * sizes["whole"]
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = load(tmp_path / "half", dtype=torch.bfloat16)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    trained = load(tmp_path / "half")
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    assert all(
+        torch.equal(a.float(), b) for a, b in zip(model.parameters(), trained.parameters(), strict=True)
+    )
+
+
+def test_the_command_writes_the_dtype_that_is_asked_for(parts, tmp_path, monkeypatch, capsys):
+    given = parts(naflex(), qwen())
+    words = ["--vision", given.vision, "--language", given.language, "--crop-size", "30"]
+    for dtype, name in (([], "float32"), (["--dtype", "bf16"], "bfloat16")):
+        to = tmp_path / name
+        called = ["hedgerow", "assemble", *words, "--feature-layers", "-2", "0", "--to", to, *dtype]
+        monkeypatch.setattr("sys.argv", list(map(str, called)))
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        assert capsys.readouterr().out.startswith(f"{to}: ")
+        assert {str(tensor.dtype) for tensor in load_file(to / "model.safetensors").values()} == {
+            f"torch.{name}"
+        }
+        assert read_chat(to, family="molmo2").template == ChatML("<|im_end|>")
+
+
+@torch.no_grad()
+def test_parts_in_full_precision_are_rounded_once(parts):
+    plan = assemble(parts(naflex(), qwen()))
+    half, full = (plan.make(seed=0, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    for (name, one), other in zip(half.named_parameters(), full.parameters(), strict=True):
+        assert other.norm() == 0 or distance(one.float(), other) < 5e-3, name
+
+
+@pytest.mark.parametrize(
+    ("config", "bos"),
+    [
+        (None, "<|im_end|>"),
+        ({"bos_token": None, "eos_token": "<|im_end|>"}, "<|im_end|>"),
+        ({"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}, "<|endoftext|>"),
+    ],
+    ids=["no config", "qwen", "olmo"],
+)
+def test_an_assembled_model_begins_with_the_token_that_its_server_puts_first(parts, tmp_path, config, bos):
+    given = parts(naflex(), qwen())
+    if config is not None:
+        (tmp_path / "language" / "tokenizer_config.json").write_text(json.dumps(config))
+    plan = assemble(given)
+    assert plan.chat.template == ChatML(bos)
+    save(
+        plan.make(seed=0),
+        tmp_path / "made",
+        tokenizer=plan.chat,
+        settings=plan.settings | {"margins": [1, 1]},
+    )
+    assert read_chat(tmp_path / "made", family="molmo2", template="chatml").template == ChatML(bos)
+    assert json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())["bos_token"] == bos
+
+
+def test_a_first_token_that_the_tokenizer_lacks_is_refused(parts, tmp_path):
+    given = parts(naflex(), qwen())
+    (tmp_path / "language" / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    with pytest.raises(RecipeError, match="names <s> as bos_token or eos_token, which the tokenizer lacks"):
+        assemble(given)
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_moves(make_model):
@@ -370,6 +442,8 @@ def test_special_ids_come_from_the_tokenizer(make_model, vocabulary):
 
 def test_a_tokenizer_with_a_token_behind_the_visual_ones_is_refused(tokenizer):
     longer = Tokenizer.from_str(tokenizer.to_str())
+    longer.add_special_tokens(["<point>"])
+    assert build(ModelSpec(), tokenizer=longer, seed=0)  # nothing writes it
     longer.add_tokens(["<late>"])
     with pytest.raises(RecipeError, match="<late> behind"):
         build(ModelSpec(), tokenizer=longer, seed=0)

@@ -11,18 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Molmo2ForConditionalGeneration
-from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
-from transformers.models.molmo2.processing_molmo2 import Molmo2Processor as PlainProcessor
-from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models import folder as folders
 from hedgerow.models.assemble import checkpoint, load, read_settings, save
+from hedgerow.models.pretrained import load as load_any
 from hedgerow.sequence import Cost, Sequence, VisionInput
-from hedgerow.text import ChatFormat
-from hedgerow.tree import Image, Message
-from hedgerow.vision.facts import ImageFacts
-from hedgerow.vision.processor import Marks, Molmo2Processor
 
 SETTINGS = {"crop_size": 8, "patch_size": 2, "margins": [1, 1], "max_frames": 16, "fps": 4.0}
 BASE, VISUAL = 768, 10  # rows of the shipped tokenizer
@@ -272,68 +266,6 @@ def test_tokenizer_and_settings_travel_with_the_model(saved, tokenizer):
     assert GenerationConfig.from_pretrained(folder).eos_token_id == tokenizer.token_to_id("<|im_end|>")
 
 
-def test_the_chat_template_writes_what_was_trained(saved, tokenizer):
-    plain = AutoTokenizer.from_pretrained(saved()[1])
-    chat = ChatFormat(tokenizer)
-    turns = (Message("system", "Be short."), Message("user", "Where?\n There"), Message("assistant", "Here."))
-    expected = "".join(
-        before + turn.content + after
-        for number, turn in enumerate(turns)
-        for before, after in [chat.template.around(turns, number)]
-    )
-    shown = [{"role": turn.role, "content": turn.content} for turn in turns]
-    assert plain.apply_chat_template(shown, tokenize=False) == expected
-    asked = plain.apply_chat_template(shown[:2], tokenize=False, add_generation_prompt=True)
-    assert asked == expected[: expected.index("Here.")]
-    parts = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
-    assert plain.apply_chat_template(parts, tokenize=False) == "<|im_start|>user\n<|image|>Where?<|im_end|>\n"
-
-
-class Unchecked(PlainProcessor):
-    """Without the look into a registry that there is with torchvision only."""
-
-    def check_argument_for_proper_class(self, _, argument):
-        assert argument is not None
-
-
-def plain_processor(folder):
-    """The processor of `transformers`, put together from the files; its own loading asks for torchvision."""
-    flags, _ = PlainProcessor.get_processor_dict(folder)
-    assert flags.pop("processor_class") == "Molmo2Processor"
-    return Unchecked(
-        Molmo2ImageProcessor.from_pretrained(folder),
-        Molmo2VideoProcessor.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
-        **flags,
-    )
-
-
-def test_plain_transformers_writes_the_same_tokens_for_media(saved):
-    _, folder = saved()
-    plain = plain_processor(folder)
-    ours = Molmo2Processor(**(SETTINGS | {"margins": (1, 1)}))
-    for size in ((20, 30), (50, 8), (7, 5)):
-        layout = ours.layout(Image("a.png"), ImageFacts("a.png", *size), label=None)
-        (marks,) = layout.pieces
-        assert isinstance(marks, Marks)
-        (_, low, _), (_, high, wide) = layout.grids
-        grids = {"image_grids": [[low, low, high, wide]]}
-        assert plain.replace_image_token(grids, 0) == "".join(marks.names)
-        grid, crops = plain.image_processor.get_image_grid_and_crops(size[1], size[0], {})
-        assert (grid, crops) == ([low, low, high, wide], layout.crops)
-    assert plain.video_processor.num_frames == 16
-    assert plain.video_processor.max_fps == 4
-    assert plain.video_processor.pooling_size == [3, 3]
-    marks = "<frame_start>" + "<im_patch>" * 4 + "<frame_end>"
-    assert plain.get_video_string(torch.tensor([2, 2, 2]), [0.0, 0.5]) == f"0.0 {marks} 0.5 {marks}"
-
-
-def test_plain_transformers_puts_no_token_before_our_prompts(saved):
-    plain = plain_processor(saved()[1])
-    text = "<|im_start|>user\nWhere?<|im_end|>\n"
-    assert plain(text=text)["input_ids"][0] == plain.tokenizer(text)["input_ids"]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -466,8 +398,57 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
 def test_a_folder_without_weights_is_an_error(saved):
     _, folder = saved()
     (folder / "model.safetensors").unlink()
-    with pytest.raises(DataError, match="no model that can be read"):
+    with pytest.raises(DataError, match=r"has no model\.safetensors; save the model with transformers 5"):
         load(folder)
+
+
+def shards(folder):
+    """Part the tensors of a folder into two files and an index."""
+    tensors = load_file(folder / "model.safetensors")
+    names = {name: f"model-{number % 2 + 1:05d}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    for file in set(names.values()):
+        own = {name: tensor for name, tensor in tensors.items() if names[name] == file}
+        save_file(own, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names, "metadata": {}}))
+    (folder / "model.safetensors").unlink()
+
+
+def without_a_shard(folder):
+    shards(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+def cut_off(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def without_an_index(folder):
+    shards(folder)
+    (folder / "model.safetensors.index.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_a_shard, "lacks model-00002-of-00002.safetensors, which its index names; copy the whole"),
+        (cut_off, "model.safetensors: damaged or cut off .*; copy it again"),
+        (pickled, "has no model.safetensors, only pytorch_model.bin; save the model with transformers 5"),
+        (without_an_index, "is no index of tensors .*; copy it again"),
+    ],
+)
+def test_weights_that_are_not_whole_are_one_line(saved, damage, message):
+    _, folder = saved()
+    damage(folder)
+    for read in (load, load_any):
+        with pytest.raises(DataError, match=message) as found:
+            read(folder)
+        assert "\n" not in str(found.value)
 
 
 @pytest.mark.parametrize(

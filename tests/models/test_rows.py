@@ -159,8 +159,8 @@ def test_positions_with_another_number_of_axes_are_refused(guide, hf, encoder, t
 
 def test_recipes_of_the_guide_can_be_read(tmp_path):
     found = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(found) == 2
+    assert len(found) == 3
     for number, text in enumerate(found):
         path = tmp_path / f"{number}.yaml"
         path.write_text(f"data: {{train: [{{path: a.jsonl}}]}}\nsteps: 1\n{text}")
-        assert load_recipe(path).vision.family == ("qwen3_vl", "text")[number]
+        assert load_recipe(path).vision.family == ("qwen3_vl", "text", "processor")[number]

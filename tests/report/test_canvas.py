@@ -1,17 +1,20 @@
 """What is put together from crops and windows is the picture that was cut into them."""
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hedgerow.content import Image, Video
-from hedgerow.report.canvas import canvases
+from hedgerow.report.canvas import canvases, whole_views
 from hedgerow.sequence import VisionInput
-from hedgerow.testing import write_mp4, write_png
+from hedgerow.testing import TINY_QWEN3_VL, write_mp4, write_png
 from hedgerow.vision.facts import probe
 from hedgerow.vision.image import load_image, resized
 from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
+from hedgerow.vision.video import decode_frames
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,40 @@ def test_regions_lie_as_the_crops_do(folder):
     assert (left.crop, left.left, left.width, left.top, left.height) == (1, 0, 0.5, 0, 5 / 6)
     assert (right.crop, right.left, right.width, right.top, right.height) == (2, 0.5, 0.5, 0, 5 / 6)
     assert np.array_equal(np.unique(large.patches[:, :4])[1:] // 25, np.ones(20))
+
+
+def test_flat_patches_are_whole_again(folder):
+    """The frames that Qwen3-VL reads two by two: the first of each pair, at the size it is resized to."""
+    processor = Qwen3VLProcessor(**TINY_QWEN3_VL)
+    image, video = Image(str(write_png(folder / "d.png"))), Video(str(write_mp4(folder / "v.mp4")))
+    layouts = [processor.layout(media, probe(media)) for media in (image, video)]
+    vision = VisionInput.join(
+        [processor.visual(media, layout) for media, layout in zip((image, video), layouts, strict=True)]
+    )
+    (small,), frames = canvases(vision)
+    size = tuple(8 * side for side in small.grid)
+    wanted = PIL.Image.open(image.path).resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+    assert (small.pixels(vision) == np.asarray(wanted)).all()
+    assert len(frames) == 2
+    size = tuple(8 * side for side in frames[0].grid)
+    shown = list(decode_frames(video, layouts[1].times, size=(48, 64)))[::2]
+    for frame, pixels in zip(frames, shown, strict=True):
+        small = PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+        assert (frame.pixels(vision) == np.asarray(small)).all()
+
+
+def test_of_tiles_the_one_that_shows_all_is_taken():
+    tiles = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    images = np.array([[2, 8, 9, 9, 1], [1, 4, 9, 9, -1], [2, 8, 9, 9, 0]], np.int32)
+    vision = VisionInput(
+        tiles,
+        np.arange(20, dtype=np.int32)[:, None],
+        np.tile([1, 2, 2], (5, 1)),
+        4,
+        images,
+        np.zeros((3, 256)),
+    )
+    first, none, last = whole_views(vision)
+    assert (first.pixels(vision) == tiles[1]).all()
+    assert none is None
+    assert (last.pixels(vision) == tiles[3]).all()

@@ -162,7 +162,7 @@ def test_a_page_shows_verdict_subject_laws_problems_leaks_trees_and_pictures(tmp
         "the gradient is exactly 0", "Nodes, from left to right: a, a 0, a 1.",
     ):  # fmt: skip
         assert text in page
-    assert page.count("data:image/jpeg;base64,") == page.count("<svg") == 2
+    assert page.count("data:image/png;base64,") == page.count("<svg") == 2
     lengths = [line.split('<td class="n">')[1] for line in page.splitlines() if "<td>one</td>" in line]
     assert [line.split("<")[0] for line in lengths] == ["15", "25"]
 

@@ -1,6 +1,7 @@
 """Trees and rows as they are shown: the right pixels, every token, every weight."""
 
 import base64
+import dataclasses
 import io
 
 import numpy as np
@@ -13,11 +14,12 @@ from hedgerow.report import pictures
 from hedgerow.report.mask import mask_picture
 from hedgerow.report.shades import Shades
 from hedgerow.report.trees import MOST, media_pictures, row_block, tree_block
-from hedgerow.sequence import Budget, Row
-from hedgerow.testing import TINY_VISION, tiny_encoder, write_mp4, write_png
+from hedgerow.sequence import Budget, Row, VisionInput
+from hedgerow.testing import TINY_QWEN3_VL, TINY_VISION, tiny_encoder, write_mp4, write_png
 from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.tree import Branch, Message, MessageTree
 from hedgerow.vision.processor import Molmo2Processor
+from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
 from hedgerow.weights import Weighting
 from hedgerow.weights.spans import Opening, Spans
 
@@ -273,3 +275,42 @@ def test_a_row_shows_what_is_vision_text_and_answer(media, groups):
         else:
             assert by_tone["vision"] == pytest.approx(len(sequence.slot))
     assert block.trees[0].pieces[-1].note.endswith(" tokens")
+
+
+def test_frames_read_in_pairs_are_shown_once_a_pair(media, drawn):
+    """The points of the first frame of a pair stand on it; patches of their own size are no crops."""
+    points = Points("p", (Point(0.25, 0.5, time=0.0), Point(0.75, 0.5, time=1.5)))
+    tree = MessageTree("t", (user(media["video"], media["wide"]),), (Branch((user("?"), bot(points))),))
+    block = tree_block(tree, tiny_encoder(Qwen3VLProcessor(**TINY_QWEN3_VL)))
+    assert [picture.caption for picture in block.pictures] == ["0.0 s", "1.0 s", "image 1"]
+    assert [[point.x for point in true] for _, true, _ in drawn] == [[0.25], [], []]
+    assert {size for size, _, _ in drawn} == {(240, 180), (240, 160)}
+    assert not any(picture.tiles for picture in block.pictures)
+
+
+def test_of_tiles_the_whole_view_is_shown_with_its_points(media, drawn):
+    class Tiled(Molmo2Processor):
+        def visual(self, _, layout):
+            """Two tiles of an image or a frame, of which the second shows all."""
+            count = max(len(layout.times), 1)
+            crops = np.arange(2 * count, dtype=np.uint8)[:, None, None, None] * np.ones((4, 4, 3), np.uint8)
+            told = np.tile(np.array([2, layout.slots // count, 9, 9, 1], np.int32), (count, 1))
+            window = np.arange(layout.slots, dtype=np.int32)[:, None]
+            return VisionInput(crops, window, np.zeros((0, 3), np.int32), 99, told, np.zeros((3, 256)))
+
+        def layout(self, media, facts, *, label=None):
+            found = super().layout(media, facts, label=label)
+            return dataclasses.replace(found, crops=2 * max(len(found.times), 1))
+
+    points = Points("p", (Point(0.25, 0.5, time=0.5),))
+    tree = MessageTree("t", (user(media["tall"], media["video"]),), (Branch((user("?"), bot(points))),))
+    encoder = tiny_encoder(Tiled(**TINY_VISION))
+    block = tree_block(tree, encoder)
+    whole = ", whole among 2 crops"
+    times = [f"{time} s{whole}" for time in (0.0, 0.5, 1.0, 1.5)]
+    assert [picture.caption for picture in block.pictures] == [f"image 1{whole}", *times]
+    assert [[point.x for point in true] for _, true, _ in drawn] == [[], [], [0.25], [], []]
+    shown = [PIL.Image.open(io.BytesIO(base64.b64decode(p.source.split(",")[1]))) for p in block.pictures]
+    shades = [round(np.asarray(picture.convert("L")).mean()) for picture in shown]
+    assert shades == [1, 1, 3, 5, 7]  # tiles of each start at 0
+    assert len(media_pictures(encoder(tree), encoder.layouts(tree), [])) == 5

@@ -55,7 +55,7 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("place", ["save_model", "torch.save", "sync", "replace", "_point", "_tidy"])
+@pytest.mark.parametrize("place", ["save_file", "torch.save", "sync", "replace", "_point", "_tidy"])
 def test_a_crash_at_any_point_of_saving_leaves_a_whole_checkpoint(toy, tmp_path, monkeypatch, place):
     save(toy, tmp_path, 1)
 

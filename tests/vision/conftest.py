@@ -5,12 +5,15 @@ import __future__
 import ast
 import importlib
 import importlib.util
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # for `processor_toys`
 
 STEP = 15  # brightness between frame numbers
 

@@ -51,7 +51,7 @@ def test_unreadable_images_are_named_with_a_remedy(tmp_path):
     for path, read, why in [
         (tmp_path / "none.jpg", probe, "no such file"),
         (tmp_path, probe, "no such file"),
-        (text, probe, "not an image"),
+        (text, probe, "a text file, not an image"),
         (cut, load_image, "truncated"),
     ]:
         with pytest.raises(MediaError, match=why) as error:

@@ -6,15 +6,13 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from hedgerow.build import MODEL, TURN
+from hedgerow.build import MODEL
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError
-from hedgerow.models.assemble import read_settings
-from hedgerow.models.assemble.checkpoint import SETTINGS
+from hedgerow.models.chat import SETTINGS, read_chat, read_settings
 from hedgerow.models.folder import placed
 from hedgerow.models.pretrained import family_of
 from hedgerow.recipe.sections import Vision
-from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.validation import explain
 from hedgerow.vision.facts import probe
 from hedgerow.vision.processor import VisionProcessor
@@ -44,27 +42,27 @@ def model_folder(folder: str | Path) -> Path:
 
 
 def encoder_of(folder: Path) -> Encoder:
-    """Return the encoder of a saved model: its tokenizer, and media as it was trained on them.
+    """Return the encoder of a saved model: conversations and media as it was trained on them.
 
     A folder without `hedgerow.json` was not saved by hedgerow: media are encoded as its family does by
-    default.
+    default, and conversations written as `read_chat` says.
 
     Args:
         folder: with the model's files, as `model_folder` gives it.
 
     Raises:
         DataError: the folder has no tokenizer, or its settings are none of a processor.
-        RecipeError: the tokenizer lacks the tokens around a turn, or settings do not fit together.
+        RecipeError: the tokenizer lacks what conversations are written with, or settings do not fit together.
     """
-    chat = ChatFormat(load_tokenizer(folder))
-    for name in TURN:
-        chat.special(name)
+    chat = read_chat(folder, family=family_of(folder))
     return Encoder(chat, _processor(folder), facts=cache(probe))  # a file is looked up once, not per question
 
 
 def _processor(folder: Path) -> VisionProcessor:
     family: dict[str, Any] = {"family": family_of(folder)}
     own = read_settings(folder) if (folder / SETTINGS).is_file() else {}
+    if family["family"] == "processor":  # its processor was saved with it
+        own = {**own, "folder": str(folder)}
     try:
         return _VISION.validate_python(family | own)
     except ValidationError as error:

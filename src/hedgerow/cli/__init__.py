@@ -12,6 +12,7 @@ except ImportError:  # pragma: no cover
 from hedgerow.cli.asking import ask
 from hedgerow.cli.assembling import assemble
 from hedgerow.cli.data import data
+from hedgerow.cli.exporting import export
 from hedgerow.cli.training import app
 from hedgerow.cli.weights import weights
 from hedgerow.errors import CheckError, HedgerowError
@@ -21,6 +22,7 @@ __all__ = ["app", "main"]
 app.command(ask)
 app.command(assemble)
 app.command(data)
+app.command(export)
 experiment = App(name="experiment", help="Experiments on your own recipe and data.")
 app.command(experiment)
 experiment.command(weights)

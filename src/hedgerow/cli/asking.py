@@ -88,6 +88,7 @@ def ask(
     from hedgerow.ask import check_drawable, encoder_of, look, model_folder, shown
     from hedgerow.ask import draw as draw_answers
     from hedgerow.build import device
+    from hedgerow.models.chat import check_vocabulary
     from hedgerow.models.pretrained import load
 
     media = _clipped([look(file) for file in files], clip or Clip())
@@ -97,7 +98,9 @@ def ask(
     folder = model_folder(model)
     encoder = encoder_of(folder)
     shown(encoder, media)  # what cannot be seen is told before weights are read
-    asked = ask_model(load(folder).to(device()), encoder, media, questions, sampling)
+    loaded = load(folder)
+    check_vocabulary(encoder.chat, len(loaded.hf.get_input_embeddings().weight), where=folder)
+    asked = ask_model(loaded.to(device()), encoder, media, questions, sampling)
     lost = 0
     if draw is not None:
         lost = draw_answers(asked, draw, damaged=getattr(encoder.processor, "damaged", "refuse"))

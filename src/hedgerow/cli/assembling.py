@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from hedgerow.cli.given import AsJson
 from hedgerow.errors import RecipeError
+
+if TYPE_CHECKING:
+    from hedgerow.models.assemble import Assembly
 
 
 def assemble(
@@ -19,6 +22,7 @@ def assemble(
     crop_size: int = 378,
     feature_layers: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (-3, -9),
     query: Literal["mean", "learned"] = "mean",
+    dtype: Literal["bf16", "fp32"] = "fp32",
     seed: int = 0,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     as_json: AsJson = False,
@@ -41,6 +45,8 @@ def assemble(
         Vision layers whose features are joined; negative ones count from the last.
     query
         What a pooling window is asked with: the mean of its patches, or a learned vector.
+    dtype
+        Of the weights that are written; training reads them as fp32.
     seed
         Of the connector and the extra rows.
     dry_run
@@ -48,6 +54,8 @@ def assemble(
     """
     if to is None and not dry_run:
         raise RecipeError("--to is missing; name the folder to write, or add --dry-run")
+    import torch
+
     from hedgerow.models.assemble import Parts, save
     from hedgerow.models.assemble import assemble as plan_of
 
@@ -55,7 +63,12 @@ def assemble(
     plan = plan_of(parts)
     written = None if dry_run else to
     if written is not None:
-        save(plan.make(seed=seed), written, tokenizer=plan.tokenizer, settings=plan.settings)
+        made = plan.make(seed=seed, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
+        save(made, written, tokenizer=plan.chat, settings=plan.settings)
+    print(_told(plan, written, as_json=as_json))
+
+
+def _told(plan: "Assembly", written: Path | None, *, as_json: bool) -> str:
     if as_json:
         found = {
             "tensors": {name: list(shape) for name, shape in plan.shapes.items()},
@@ -64,9 +77,8 @@ def assemble(
             "settings": plan.settings,
             "model": None if written is None else str(written),
         }
-        print(json.dumps(found))
-    elif written is None:
-        print(plan.table())
-    else:
-        notes = "".join(f"\nnote: {note}" for note in plan.notes)
-        print(f"{written}: {len(plan.shapes)} tensors, {len(plan.fresh)} of them initialised{notes}")
+        return json.dumps(found)
+    if written is None:
+        return plan.table()
+    notes = "".join(f"\nnote: {note}" for note in plan.notes)
+    return f"{written}: {len(plan.shapes)} tensors, {len(plan.fresh)} of them initialised{notes}"

@@ -71,7 +71,8 @@ def check(
         Trees in the native format; none takes the training data of the recipe.
     recipe
         The recipe whose tokenizer, vision settings and budget are used; those of Molmo2 without one.
-        Any field of it can be set by a dotted flag, such as `--packing.budget.tokens 8192`.
+        Any field can be set by a dotted flag, such as `--packing.budget.tokens 8192`; without a recipe, too,
+        those of vision, packing, weights, loss and data, and the tokenizer.
     media
         Decode what the model would see (pixels), only open each file and read it to its end (facts), or none.
     fix
@@ -81,9 +82,9 @@ def check(
     from hedgerow.report.terminal import measuring
 
     named = list(itertools.takewhile(lambda word: not word.startswith("--"), files))
-    chosen = settings_of(recipe, files[len(named) :])
-    told = Json() if as_json else Screen()
     paths = [Path(word) for word in named]
+    chosen = settings_of(recipe, files[len(named) :], paths)
+    told = Json() if as_json else Screen()
     result = check_files(paths, chosen, media=media, fix=fix, tell=told.tell, progress=measuring())
     told.finish(result, fix)
     require_good(result, fix)
@@ -104,6 +105,7 @@ def plan(
         Trees in the native format; none takes the training data of the recipe, with its mixture.
     recipe
         The recipe whose tokenizer, vision settings and budget are used; those of Molmo2 without one.
+        Dotted flags are as those of `data check`.
     out
         An HTML page to write as well, NAME.html.
     """
@@ -112,11 +114,12 @@ def plan(
     from hedgerow.report.terminal import measuring, print_sections
 
     named = list(itertools.takewhile(lambda word: not word.startswith("--"), files))
+    paths = [Path(word) for word in named]
     page = None if out is None else check_page(out)
     if recipe is not None and recipe.suffix.lower() == ".jsonl":
         raise RecipeError(f"--recipe {recipe}: data are not a recipe; name them without --recipe")
-    chosen = settings_of(recipe, files[len(named) :])
-    result = plan_files([Path(word) for word in named], chosen, progress=measuring())
+    chosen = settings_of(recipe, files[len(named) :], paths)
+    result = plan_files(paths, chosen, progress=measuring())
     if page is not None:
         write_plan(result, page)
     if as_json:
@@ -145,14 +148,14 @@ def view(
         Trees in the native format.
     recipe
         The recipe whose tokenizer, vision settings, weights and budget are used; those of Molmo2 without one.
-        Any field of it can be set by a dotted flag, such as `--weights.preset uniform`.
+        Dotted flags are as those of `data check`, such as `--weights.preset uniform`.
     out
         The page to write.
     trees
         How many trees to show, the first ones of the file, 50 a page; pictures are made of up to 200 of them.
     """
     check_readable(file)
-    chosen = settings_of(recipe, overrides)
+    chosen = settings_of(recipe, overrides, [file], oversize="drop")
     from hedgerow.report.terminal import measuring
     from hedgerow.report.view import view_file
 

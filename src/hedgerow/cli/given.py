@@ -11,7 +11,13 @@ from cyclopts import Parameter
 from hedgerow.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hedgerow.data.oversize import Oversize
     from hedgerow.recipe import Recipe
+
+# What a recipe says of data, beside how to train on them.
+_OF_DATA = ("vision.", "packing.", "weights.", "loss.", "data.", "model.tokenizer")
 
 Overrides = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 AsJson = Annotated[
@@ -19,14 +25,33 @@ AsJson = Annotated[
 ]
 
 
-def settings_of(recipe: Path | None, words: tuple[str, ...]) -> "Recipe | None":
-    """Load a recipe that need not be given, with its overrides."""
+def settings_of(
+    recipe: Path | None, words: tuple[str, ...], files: "Sequence[Path]", *, oversize: "Oversize" = "raise"
+) -> "Recipe | None":
+    """Load a recipe that need not be given, with its overrides; without it they change what stands in for it.
+
+    Args:
+        recipe: the file, if any.
+        words: overrides.
+        files: the data that are looked at.
+        oversize: what becomes of trees that are too large where there is no recipe.
+
+    Raises:
+        RecipeError: the recipe, or an override, is wrong; or one has nothing to do with data, or no file.
+    """
     if recipe is not None:
         return load(recipe, words)
     changed = _overrides(words)
-    if changed:
-        raise RecipeError(f"--{next(iter(changed))} changes a recipe, and none is given; add --recipe FILE")
-    return None
+    if not changed:
+        return None
+    for name in changed:
+        if not files or not name.startswith(_OF_DATA):
+            raise RecipeError(f"--{name} changes a recipe, and none is given; add --recipe FILE")
+    for file in files:
+        check_readable(file)
+    from hedgerow.recipe import data_recipe
+
+    return data_recipe(files, changed, oversize=oversize)
 
 
 def load(path: Path, words: tuple[str, ...]) -> "Recipe":

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from hedgerow.cli.given import AsJson, Overrides, at_once, fields, load, quiet
-from hedgerow.errors import CheckError
+from hedgerow.errors import CheckError, RecipeError
 
 app = App(name="hedgerow", help="Train vision-language models on packed message trees.")
 
@@ -44,6 +44,10 @@ def train(
     /,
     *overrides: Overrides,
     fresh: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    size: str | None = None,
+    gpus: int | None = None,
+    tflops: float | None = None,
     as_json: AsJson = False,
 ) -> None:
     """Train as a recipe says; a run that was cut off goes on where it was.
@@ -54,8 +58,25 @@ def train(
         YAML file. Any field can be set by a dotted flag, such as `--optimizer.language.lr 1e-4`.
     fresh
         Start over, even if the run's folder holds a checkpoint.
+    dry_run
+        Walk the mixture, take two steps with a tiny twin of the model, and print what the run would take.
+    size
+        Of a Molmo2 that is not there yet, for a dry run: 4B, 8B or O-7B.
+    gpus
+        How many the run would have, for a dry run.
+    tflops
+        What a GPU does in a second, 10^12 FLOPs, for a dry run that is to tell hours.
     """
     made = load(recipe, overrides)
+    if dry_run:
+        from hedgerow.train.dryrun import dry_run as tried
+
+        found = tried(made, size=size, gpus=gpus, tflops=tflops)
+        print(json.dumps(found.to_dict()) if as_json else found)
+        return
+    idle = [name for name, value in (("size", size), ("gpus", gpus), ("tflops", tflops)) if value is not None]
+    if idle:
+        raise RecipeError(f"--{idle[0]} is for a dry run; add --dry-run, or leave it out")
     from hedgerow.report.terminal import measuring
     from hedgerow.train.run import run
 

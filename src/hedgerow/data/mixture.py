@@ -35,6 +35,7 @@ class DataSet:
         group: the group of `data.groups` it belongs to.
         cap: counts as its size where it is smaller.
         factor: multiplies its weight within the group.
+        like: what stands in for the file in a dry run where it is missing, see `hedgerow.data.standins`.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class DataSet:
     group: str | None = None
     cap: Annotated[int, Field(ge=1)] | None = None
     factor: Annotated[float, Field(gt=0.0)] | None = None
+    like: str | None = None
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

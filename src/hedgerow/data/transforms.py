@@ -67,11 +67,17 @@ class Dice:
 class HighResolution:
     """With a probability, the images of a tree are cut into up to `max_crops` crops.
 
-    Defaults are those of arXiv 2601.10611's public code for pointing in images.
+    Defaults are those of arXiv 2601.10611's public code for pointing in images. With `tasks` only trees are
+    meant that have a node of one of them.
     """
 
     probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     max_crops: Annotated[int, Field(ge=1)] = 24
+    tasks: tuple[str, ...] = ()
+
+    def concerns(self, tree: MessageTree) -> bool:
+        """Say whether a tree may be drawn."""
+        return not self.tasks or any(node.task in self.tasks for node in tree.nodes())
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -133,7 +139,7 @@ class Transforms:
         if self.fps:
             tree = _with_parts(tree, functools.partial(_at_rate, rates=self.fps, dice=dice("fps")))
         high = self.high_resolution
-        if high is not None and dice("high_resolution").happens(high.probability):
+        if high and high.concerns(tree) and dice("high_resolution").happens(high.probability):
             tree = _with_parts(tree, functools.partial(_enlarged, max_crops=high.max_crops))
         if self.shuffle_branches:
             tree = _with_branches_shuffled(tree, dice("branches"))

@@ -179,8 +179,7 @@ class Encoder:
         messages = messages[:-1] if messages[-1].role == "assistant" else messages
         alone = Node(0, -1, (), messages, node.task, node.weight, None, node.address)
         draft = self._writer.draft(tree, alone, [], 0)
-        header, _ = self._writer.around([*messages, Message("assistant", "")])
-        draft.add(self.chat.markup(header))
+        draft.add(self.chat.markup(self._writer.around([*messages, Message("assistant", "")]).header))
         draft.answer = [-1.0] * len(draft.tokens)
         for item, layout in draft.media:
             if item not in seen:

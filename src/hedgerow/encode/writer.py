@@ -2,17 +2,26 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 from hedgerow.content import Image, Media, Part, Points, Text, Tracks, Video
 from hedgerow.encode.draft import Draft, Shown, written
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, RecipeError
 from hedgerow.text import ChatFormat
 from hedgerow.tree import Message, MessageTree, Node
 from hedgerow.vision.facts import Facts
 from hedgerow.vision.processor import MediaLayout, VisionProcessor
 from hedgerow.weights.answer import Answer, stated
+
+
+class Turn(NamedTuple):
+    """What stands around the content of a message: header, spaces before the content, end of the turn."""
+
+    header: str
+    lead: str
+    tail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +64,19 @@ class Writer:
         own = draft.media[first:]
         inside = self.processor.placement == "inside"
         if not inside:
+            if own and len(history) == 1:  # nothing stands before it, also no media
+                draft.add(self.chat.markup(self.chat.template.opening))
             for _, layout in own:
                 group = self._add_layout(draft, layout, group)
         if inside or _speaks(message):
-            header, tail = self.around(history)
-            draft.add(self.chat.markup(header))
+            parts = message.parts if inside else _said(message.parts)
+            turn = self.around(history)
+            draft.add(self.chat.markup(turn.header))
             if message.role == "assistant":
-                self._add_answer(draft, message, above + draft.media, tail)
+                self._add_answer(draft, message, above + draft.media, turn)
             else:
-                parts = message.parts if inside else _said(message.parts)
-                group = self._add_content(draft, parts, above + draft.media, first, group)
-                draft.add(self.chat.markup(tail))
+                group = self._add_content(draft, parts, above + draft.media, first, group, lead=turn.lead)
+                draft.add(self.chat.markup(turn.tail))
         return group + (bool(own) and self.processor.groups == "message")
 
     def _shown(self, message: Message, before: Shown) -> Shown:
@@ -81,7 +92,8 @@ class Writer:
         return found
 
     def _add_layout(self, draft: Draft, layout: MediaLayout, group: int) -> int:
-        own = -1 if self.processor.groups == "none" else group
+        groups = self.processor.groups
+        own = group if groups in ("message", "per_image") else -1
         for piece in layout.pieces:
             if isinstance(piece, str):
                 draft.add(self.chat.encode(piece).tokens)
@@ -89,11 +101,20 @@ class Writer:
             if piece.position is not None:
                 draft.laid.append((len(draft.tokens), piece.position))
             for name, count in _runs(piece.names):
-                draft.add([self.chat.special(name)] * count, group=own, slot=name == piece.patch)
-        return group + (self.processor.groups == "per_image")
+                alone = groups == "runs" and name == piece.patch
+                draft.add(
+                    [self.chat.special(name)] * count, group=group if alone else own, slot=name == piece.patch
+                )
+                group += alone
+        return group + (groups == "per_image")
 
-    def _add_content(self, draft: Draft, parts: Listing[Part], shown: Shown, first: int, group: int) -> int:
-        """Write parts in their order, each stretch of text as one; media among them are `first` and on."""
+    def _add_content(
+        self, draft: Draft, parts: Listing[Part], shown: Shown, first: int, group: int, *, lead: str
+    ) -> int:
+        """Write parts in their order, each stretch of text as one; media among them are `first` and on.
+
+        `lead` are spaces before the text that comes first.
+        """
         for is_media, stretch in groupby(parts, lambda part: isinstance(part, Image | Video)):
             if is_media:
                 for _ in stretch:
@@ -101,13 +122,14 @@ class Writer:
                     first += 1
             else:
                 text = "".join(written(draft.place(part, shown)) for part in _said(stretch))
-                draft.add(self.chat.encode(text).tokens)
+                draft.add(self.chat.encode(text, lead=lead).tokens)
+            lead = ""
         return group
 
-    def _add_answer(self, draft: Draft, message: Message, shown: Shown, tail: str) -> None:
+    def _add_answer(self, draft: Draft, message: Message, shown: Shown, turn: Turn) -> None:
         own = _said(message.parts)
         said = [(part, written(draft.place(part, shown))) for part in own]
-        span = self.chat.encode("".join(text for _, text in said))
+        span = self.chat.encode("".join(text for _, text in said), lead=turn.lead)
         whole = 1.0 if message.weight is None else message.weight
         first = len(draft.tokens)
         draft.add(span.tokens, answer=whole)
@@ -117,21 +139,38 @@ class Writer:
             draft.answers.append((first, answer))
             if stands_out:
                 draft.answer[first:] = (whole * stated(answer, said)).tolist()
-        stop, *rest = self.chat.markup(tail)
+        stop, *rest = self.chat.markup(turn.tail)
         draft.add([stop], answer=whole)
         draft.add(rest)
         draft.stops += 1
 
-    def around(self, history: Listing[Message]) -> tuple[str, str]:
+    def around(self, history: Listing[Message]) -> Turn:
         """Return what stands around the content of the last message.
 
         To a template a message that only shows media is no turn where media stand before the header. Inside
         it, the message opens the user's turn and leaves it open: a message of the user goes on in it, and
-        any other one ends it first.
+        any other one ends it first. Spaces that end a header are tokens with the text behind it.
         """
-        if self.processor.placement == "before":
-            turns = [message for message in history if _speaks(message)]
-            return self.chat.template.around(turns, len(turns) - 1)
+        header, tail = (
+            self._before(history) if self.processor.placement == "before" else self._inside(history)
+        )
+        own = header.rstrip(" ")
+        return Turn(own, header[len(own) :], tail)
+
+    def _before(self, history: Listing[Message]) -> tuple[str, str]:
+        template = self.chat.template
+        turns = [_spoken(message) for message in history if _speaks(message)]
+        header, tail = template.around(turns, len(turns) - 1)
+        if len(turns) > 1 or not history[0].media:
+            return header, tail
+        if not header.startswith(template.opening):
+            raise RecipeError(
+                f"the chat template begins a conversation of the {turns[0].role} with {header!r}, one of the "
+                f"user with {template.opening!r}, which stands before the media; use model.template: chatml"
+            )
+        return header.removeprefix(template.opening), tail
+
+    def _inside(self, history: Listing[Message]) -> tuple[str, str]:
         turns = [one for one, after in pairwise(history) if _speaks(one) or after.role != one.role]
         turns.append(history[-1])
         header, tail = self.chat.template.around(turns, len(turns) - 1)
@@ -144,6 +183,11 @@ class Writer:
 def _speaks(message: Message) -> bool:
     """Whether a message says something, and does not only show media."""
     return not message.media or len(message.parts) > len(message.media)
+
+
+def _spoken(message: Message) -> Message:
+    """Return a message without its media."""
+    return replace(message, content=tuple(_said(message.parts))) if message.media else message
 
 
 def _said(parts: Iterable[Part]) -> list[Text | Points | Tracks]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from hedgerow.errors import DataError, RecipeError
 
+MODEL_MARK, ADAPTER_MARK = "config.json", "adapter_config.json"  # files by which folders are known
+
 
 @contextlib.contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
+def replaced(folder: Path, *, mark: str = MODEL_MARK) -> Iterator[Path]:
     """Give an empty folder to write a model to; afterwards it stands in place of an earlier one.
 
     It is `.FOLDER.new`, synced to disk and put in place by two renames. A save that is interrupted, or
@@ -19,6 +21,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: new, empty, or an earlier model.
+        mark: the file by which an earlier one is known.
 
     Raises:
         RecipeError: the folder holds something that is no model.
@@ -26,8 +29,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     if (place := placed(folder)) != folder:  # an earlier save was killed
         place.replace(folder)
     remove(_old(folder))
-    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
-        raise RecipeError(f"{folder} is not empty and holds no model; give a new folder")
+    check_replaceable(folder, mark=mark)
     fresh = _fresh(folder)
     remove(fresh)
     fresh.mkdir(parents=True)
@@ -43,6 +45,17 @@ def replaced(folder: Path) -> Iterator[Path]:
     fresh.replace(folder)
     sync(folder.parent)
     remove(_old(folder))
+
+
+def check_replaceable(folder: Path, *, mark: str = MODEL_MARK) -> None:
+    """Refuse a folder that `replaced` would refuse, before anything is made to be written there.
+
+    Raises:
+        RecipeError: it holds something that is no model.
+    """
+    place = placed(folder)
+    if place.is_file() or (place.exists() and not (place / mark).is_file() and any(place.iterdir())):
+        raise RecipeError(f"{folder} is not empty and holds no model; give a new folder")
 
 
 def placed(folder: Path) -> Path:
@@ -62,7 +75,7 @@ def check_tensors(info: Mapping[str, Any], folder: Path) -> None:
     """
     kinds = {"missing_keys": "missing", "unexpected_keys": "surplus", "mismatched_keys": "misshapen"}
     wrong = [
-        f"{what} {', '.join(sorted(map(str, info[key]))[:3])} ({len(info[key])} in all)"
+        f"{what} {', '.join(sorted(map(_named, info[key]))[:3])} ({len(info[key])} in all)"
         for key, what in kinds.items()
         if info[key]
     ]
@@ -70,6 +83,14 @@ def check_tensors(info: Mapping[str, Any], folder: Path) -> None:
         raise DataError(
             f"{folder}: tensors {'; '.join(wrong)}; the weights do not belong to this config.json"
         )
+
+
+def _named(tensor: str | tuple[str, Any, Any]) -> str:
+    """Name a tensor; one of the wrong shape comes with that of the file and that of the model."""
+    if isinstance(tensor, str):
+        return tensor
+    name, found, expected = tensor
+    return f"{name} {list(found)} for {list(expected)}"
 
 
 def _fresh(folder: Path) -> Path:

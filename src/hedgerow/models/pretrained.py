@@ -7,21 +7,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, Molmo2Config, Qwen3VLConfig, Qwen3VLForConditionalGeneration
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Molmo2Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from hedgerow.errors import DataError
 from hedgerow.models import assemble
+from hedgerow.models.chat import write_chat, write_settings
 from hedgerow.models.connector import MODEL_TYPE
-from hedgerow.models.folder import check_tensors, placed, replaced
+from hedgerow.models.folder import placed, replaced
 from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.processor import ProcessorModel
 from hedgerow.models.qwen3_vl import Qwen3VL
+from hedgerow.models.reading import read_model
 from hedgerow.models.rows import RowModel
 from hedgerow.models.text import TextModel
 
-Family = Literal["molmo2", "qwen3_vl", "text"]
+Family = Literal["molmo2", "qwen3_vl", "processor", "text"]
 _KEPT = (".json", ".jinja", ".txt", ".model")  # of a checkpoint, beside its weights
-_SETTINGS = "hedgerow.json"
 
 
 def family_of(folder: str | Path) -> Family:
@@ -38,9 +49,11 @@ def family_of(folder: str | Path) -> Family:
         return "qwen3_vl"
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "vision_config" not in fields:
         return "text"
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return "processor"
     raise DataError(
-        f"{folder} is a {kind}; give a molmo2, a qwen3_vl, or a language model without vision such as qwen3, "
-        "olmo3 or llama"
+        f"{folder} is a {kind}; give a molmo2, a qwen3_vl, another model for images and text such as "
+        "smolvlm or gemma3, or a language model without vision such as qwen3, olmo3 or llama"
     )
 
 
@@ -71,9 +84,12 @@ def load(
         return assemble.load(folder, dtype=dtype, vision_attention=vision_attention, **shared)
     place = placed(Path(folder))
     if family == "qwen3_vl":
-        hf = _read(Qwen3VLForConditionalGeneration, place, dtype)
+        hf = read_model(Qwen3VLForConditionalGeneration, place, dtype=dtype)
         return Qwen3VL(hf, vision_attention=vision_attention, **shared)
-    return TextModel(_read(AutoModelForCausalLM, place, dtype), **shared)
+    if family == "processor":
+        hf = read_model(AutoModelForImageTextToText, place, dtype=dtype)
+        return ProcessorModel(hf, vision_attention=vision_attention, **shared)
+    return TextModel(read_model(AutoModelForCausalLM, place, dtype=dtype), **shared)
 
 
 def save(
@@ -89,7 +105,7 @@ def save(
     Args:
         model: its tensors are written in the dtype they have.
         folder: new, empty, or an earlier model.
-        tokenizer: a `tokenizers.Tokenizer`.
+        tokenizer: a `tokenizers.Tokenizer`, or a `ChatFormat`, whose template and `bos` are written too.
         settings: how media are encoded for it, written to `hedgerow.json`; those of Molmo2 as
             `hedgerow.models.assemble.save` takes them.
         origin: the checkpoint the model came from; what else stands there, such as the settings of its
@@ -107,8 +123,8 @@ def save(
             is_index = path.name.endswith(".index.json")
             if path.suffix in _KEPT and not is_index and not (fresh / path.name).exists():
                 shutil.copyfile(path, fresh / path.name)
-        tokenizer.save(str(fresh / "tokenizer.json"))
-        (fresh / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
+        write_chat(fresh, tokenizer, reads_text_only=isinstance(model, TextModel))
+        write_settings(fresh, tokenizer, settings)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -116,24 +132,9 @@ def _config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder} has no config.json; give the folder of a model")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def _read(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    try:
-        hf, info = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no model that can be read: {error}") from error
-    check_tensors(info, folder)
-    for parameter in hf.parameters():
-        # What was read lies in the mapped file; weights own theirs.
-        parameter.data = parameter.data.clone()
-    return hf
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}; copy the folder again") from error
+    if not isinstance(fields, dict) or "model_type" not in fields:
+        raise DataError(f"{path} names no model_type; give the folder of a model that transformers saved")
+    return fields

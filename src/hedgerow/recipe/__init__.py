@@ -1,6 +1,6 @@
 """The whole run as validated data, read from YAML."""
 
-from hedgerow.recipe.loading import load_recipe
+from hedgerow.recipe.loading import data_recipe, load_recipe
 from hedgerow.recipe.recipe import Recipe
 from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Rate, Room, Schedule
 
@@ -14,5 +14,6 @@ __all__ = [
     "Recipe",
     "Room",
     "Schedule",
+    "data_recipe",
     "load_recipe",
 ]

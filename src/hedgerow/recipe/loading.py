@@ -6,12 +6,13 @@ working directory.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from hedgerow.data.oversize import Oversize
 from hedgerow.errors import RecipeError
 from hedgerow.recipe.recipe import Recipe
 from hedgerow.validation import explain, fields_of, parse_yaml, read_yaml
@@ -30,15 +31,42 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     """
     path = Path(path)
     raw = _anchored(read_yaml(path), path.parent)
-    for name, text in (overrides or {}).items():
+    return _made(raw, overrides or {}, where=str(path), out=Path("runs") / path.stem)
+
+
+def data_recipe(
+    files: Iterable[Path], overrides: Mapping[str, str] | None = None, *, oversize: Oversize = "raise"
+) -> Recipe:
+    """Make the recipe by which data are looked at where there is none: Molmo2's vision settings, no model.
+
+    Args:
+        files: trees in the native format, one or more; bad ones are left out.
+        overrides: as for `load_recipe`.
+        oversize: what becomes of trees that hold more than a row.
+
+    Raises:
+        RecipeError: a value is wrong.
+    """
+    raw = {
+        "data": {"train": [{"path": str(file)} for file in files], "on_bad": "skip"},
+        "model": {"tokenizer": "tiny"},
+        "init": "none",  # no model is read: vision settings and tokenizer need not be those of one
+        "packing": {"oversize": oversize},
+        "steps": 1,
+    }
+    return _made(raw, overrides or {}, where="without a recipe", out=Path("runs/plan"))
+
+
+def _made(raw: dict[str, Any], overrides: Mapping[str, str], *, where: str, out: Path) -> Recipe:
+    for name, text in overrides.items():
         _put(raw, name, parse_yaml(text, where=f"--{name}"))
-    raw.setdefault("out", str(Path("runs") / path.stem))
+    raw.setdefault("out", str(out))
     try:
         return Recipe.model_validate(_anchored(raw, Path()))
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error, _names(Recipe), Recipe)}") from None
+        raise RecipeError(f"{where}: {explain(error, _names(Recipe), Recipe)}") from None
     except RecipeError as error:
-        raise RecipeError(f"{path}: vision: {error}") from None
+        raise RecipeError(f"{where}: vision: {error}") from None
 
 
 def _put(raw: dict[str, Any], name: str, value: Any) -> None:

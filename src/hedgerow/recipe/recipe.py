@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
+from hedgerow.models.lora_spec import LoraSpec
 from hedgerow.recipe.sections import Data, Loss, Model, Optimizer, Packing, Schedule, Section, Vision
 from hedgerow.validation import yaml_package
 from hedgerow.vision.processor import Molmo2Processor
@@ -31,7 +32,7 @@ class Recipe(Section):
     Weights and gradients are fp32; `precision: bf16` computes in bf16 where that is safe. `init` names the
     folder of the run whose weights this one starts from. A checkpoint is written every `save_every` steps and
     at the end, the last `keep` stay. `threads` is the number of CPU threads: results are exact for one number
-    of them.
+    of them. The parts that `lora` names train small matrices beside their own, see `LoraSpec`.
     """
 
     data: Data
@@ -42,6 +43,7 @@ class Recipe(Section):
     weights: Weighting = Weighting()
     loss: Loss = Loss()
     packing: Packing = Packing()
+    lora: LoraSpec | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     rows_per_step: PositiveInt = 1
@@ -94,6 +96,23 @@ class Recipe(Section):
             raise ValueError(
                 f"context: {self.context} processes cannot share {spec.heads} heads and {spec.kv_heads} "
                 f"kv_heads (model.spec) evenly; allowed: {allowed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> "Recipe":
+        if self.lora is None:
+            return self
+        still = [name for name in self.lora.parts if getattr(self.optimizer, name).lr == 0.0]
+        if still:
+            raise ValueError(
+                f"lora.parts names {still[0]}, and optimizer.{still[0]}.lr is 0: give it a rate, or take it "
+                "out of lora.parts"
+            )
+        if self.lora.dropout and self.context > 1:
+            raise ValueError(
+                f"lora.dropout {self.lora.dropout:g} with context {self.context}: processes that share a row "
+                "would drop otherwise than one; set one of them to its default"
             )
         return self
 
@@ -156,6 +175,7 @@ class Recipe(Section):
             f"  model      {self.origin}, tokenizer {self.model.tokenizer}",
             f"  row        {budget.tokens:,} tokens, {budget.crops:,} crops, {way}",
             f"  loss       weights {self.weights.preset}, over {self.loss.normalize}",
+            *([] if self.lora is None else [f"  lora       {self.lora}"]),
             f"  optimizer  {matrices}{rates}; {self.schedule.kind} to {self.schedule.floor:g}",
             f"  out        {self.out}",
         ]

@@ -21,6 +21,7 @@ from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.oversize import Oversize
 from hedgerow.data.transforms import Transforms
 from hedgerow.models.spec import ModelSpec
+from hedgerow.vision.hf import HFProcessor
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
 from hedgerow.vision.text import TextProcessor
@@ -94,12 +95,16 @@ class Model(Section):
     """The model: `spec`, sizes of one with fresh weights, or `checkpoint`, the folder of a saved one.
 
     A run that starts from another run (`init` of the recipe) names neither. `tokenizer` is a folder, or
-    "tiny" for the shipped one. `attention` "auto" takes the fastest for the device.
+    "tiny" for the shipped one. Conversations are written as ChatML, or by the `tokenizer`'s own chat
+    `template`. `bos` is the token that each begins with, null for none; "auto" is what the tokenizer's model
+    was trained with. `attention` "auto" takes the fastest for the device.
     """
 
     spec: ModelSpec | None = None
     checkpoint: Path | None = None
     tokenizer: str = "tiny"
+    template: Literal["chatml", "tokenizer"] = "chatml"
+    bos: str | None = "auto"
     attention: Literal["dense", "segmented", "flex", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
@@ -111,7 +116,9 @@ def _of_a_family(value: object) -> object:
 
 # How media are encoded, for the family of models that `family` names; Molmo2 where it is not given.
 Vision = Annotated[
-    Annotated[Molmo2Processor | Qwen3VLProcessor | TextProcessor, Field(discriminator="family")],
+    Annotated[
+        Molmo2Processor | Qwen3VLProcessor | HFProcessor | TextProcessor, Field(discriminator="family")
+    ],
     BeforeValidator(_of_a_family),
 ]
 

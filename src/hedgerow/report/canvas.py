@@ -65,16 +65,28 @@ class Canvas:
         return found
 
     def pixels(self, vision: VisionInput) -> Array:
-        """Return what lies on the canvas, uint8 [h * p, w * p, 3] with p pixels a patch; padding is black."""
+        """Return what lies on the canvas, uint8 [h * p, w * p, 3] with p pixels a patch; padding is black.
+
+        Of a patch of several frames the first is shown.
+        """
         side = math.isqrt(self.crop)
-        pixel = vision.crops.shape[1] // side
-        cells = vision.crops.reshape(-1, side, pixel, side, pixel, 3)
+        whole = vision.crops if vision.crops.ndim == 4 else _unfolded(vision.crops)
+        pixel = whole.shape[1] // side
+        cells = whole.reshape(-1, side, pixel, side, pixel, 3)
         crop, place = np.divmod(np.maximum(self.patches, 0), self.crop)
         row, column = np.divmod(place, side)
         found = cells[crop, row, :, column]  # [h, w, p, p, 3]
         found = np.where((self.patches >= 0)[..., None, None, None], found, 0)
         height, width = self.patches.shape
         return found.transpose(0, 2, 1, 3, 4).reshape(height * pixel, width * pixel, 3)
+
+
+def whole_views(vision: VisionInput) -> Iterator[Canvas | None]:
+    """Yield, for each of the images a vision input tells of, the crop that shows all of it, or None."""
+    first = 0
+    for crops, _, _, _, whole in vision.images.tolist():  # type: ignore[union-attr]
+        yield Canvas(np.array([[first + whole]], np.int32), 1, 1) if whole >= 0 else None
+        first += crops
 
 
 def canvases(vision: VisionInput) -> Iterator[list[Canvas]]:
@@ -87,6 +99,22 @@ def canvases(vision: VisionInput) -> Iterator[list[Canvas]]:
         windows = table[:, : side * side].reshape(frames, rows, columns, side, side)
         whole = windows.transpose(0, 1, 3, 2, 4).reshape(frames, rows * side, columns * side)
         yield [Canvas(frame, side, vision.patches) for frame in whole]
+
+
+def _frames_of_a_patch(width: int) -> int:
+    """How many frames a flat patch of `width` values holds: patches are square, of three channels."""
+    return next(n for n in range(1, width + 1) if width % (3 * n) == 0 and _is_square(width // (3 * n)))
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
+def _unfolded(patches: Array) -> Array:
+    """The first frames of flat patches [P, 3 * T * S * S], as [P, S, S, 3]."""
+    frames = _frames_of_a_patch(patches.shape[1])
+    side = math.isqrt(patches.shape[1] // (3 * frames))
+    return patches.reshape(-1, 3, frames, side, side)[:, :, 0].transpose(0, 2, 3, 1)
 
 
 def _window(table: Array) -> int:

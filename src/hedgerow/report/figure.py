@@ -31,7 +31,7 @@ class Figure:
         # Here, because pages need more packages than laws.
         from markupsafe import Markup
 
-        from hedgerow.report.page import data_uri
+        from hedgerow.report.page import exact_uri
 
         high = _SIDE * self.picture.height / self.picture.width
         shown = Markup(
@@ -43,7 +43,7 @@ class Figure:
         ).format(
             width=_SIDE + _MARGIN + 1, height=max(high, _LETTER * len(self.down)) + _MARGIN + 1,
             title=self.title, margin=_MARGIN, across=self.across, down=self.down, side=_SIDE, high=high,
-            source=data_uri(self.picture, quality=95),
+            source=exact_uri(self.picture),
         )  # fmt: skip
         meanings = [
             Markup('<span><i style="background:rgb{};outline:1px solid #8a949d"></i>{}</span>').format(*entry)

@@ -72,7 +72,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture with a caption, for `Pictures` and `Tree`; `source` is a data URI from `data_uri`.
+    """A picture with a caption, for `Pictures` and `Tree`; `source` is a data URI from `small_uri`.
 
     `size` is (width, height) in pixels, where it is known. Over it lie lines of a `grid` of (rows, columns),
     and borders of `tiles`.
@@ -240,11 +240,6 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], *, sub
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def data_uri(picture: Pixels.Image, *, quality: int = 80) -> str:
-    """Return a picture as a JPEG data URI."""
-    return _uri(picture.convert("RGB"), "jpeg", quality=quality, optimize=True)
 
 
 def small_uri(picture: Pixels.Image) -> str:

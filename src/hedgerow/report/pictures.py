@@ -11,7 +11,7 @@ from PIL import Image as Pixels
 from hedgerow.content import Point
 from hedgerow.grounding.draw import draw
 from hedgerow.grounding.points import printed_time
-from hedgerow.report.canvas import Canvas, canvases
+from hedgerow.report.canvas import Canvas, canvases, whole_views
 from hedgerow.report.page import Picture, Tile, small_uri
 from hedgerow.sequence import Array, Sequence, VisionInput
 from hedgerow.vision.processor import MediaLayout
@@ -47,20 +47,25 @@ class Shot:
 
 
 def shots(vision: VisionInput, layouts: Listing[MediaLayout]) -> Iterator[Shot]:
-    """Yield all views and frames, in the order of their slots; none where media are cut into loose patches.
+    """Yield all views and frames, in the order of their slots.
+
+    Of media that the processor of another library cuts into tiles, the tiles that show all of an image or a
+    frame. A video whose frames are read in groups gives the first of each.
 
     Args:
         vision: of a sequence.
         layouts: of its media, in order.
     """
-    if vision.crops.ndim != 4:
+    if vision.images is not None and vision.crops.ndim == 4:
+        yield from _whole(vision, layouts)
         return
     grids = canvases(vision)
     crop = images = 0
     for number, layout in enumerate(layouts):
         views = [next(grids) for _ in layout.grids]
         if layout.times:
-            for canvas, time in zip(views[0], layout.times, strict=True):
+            together = -(-len(layout.times) // len(views[0]))
+            for canvas, time in zip(views[0], layout.times[::together], strict=True):
                 yield Shot(number, canvas, f"{printed_time(time)} s", time, crop)
         else:
             images += 1
@@ -68,6 +73,21 @@ def shots(vision: VisionInput, layouts: Listing[MediaLayout]) -> Iterator[Shot]:
                 small = not place
                 yield Shot(number, canvas, _caption(images, canvas, small=small), None, crop, small)
         crop += layout.crops
+
+
+def _whole(vision: VisionInput, layouts: Listing[MediaLayout]) -> Iterator[Shot]:
+    views = whole_views(vision)
+    first = images = 0
+    for number, layout in enumerate(layouts):
+        images += not layout.times
+        count = layout.crops // max(len(layout.times), 1)
+        for time in layout.times or (None,):
+            canvas = next(views)
+            told = f"image {images}" if time is None else f"{printed_time(time)} s"
+            parts = f", whole among {count} crops" if count > 1 else ""
+            if canvas is not None:
+                yield Shot(number, canvas, told + parts, time, first, small=time is None)
+        first += layout.crops
 
 
 def _caption(image: int, canvas: Canvas, *, small: bool) -> str:
@@ -108,7 +128,7 @@ def taken(
 
     longest = min(max(_ENLARGED, *pixels.shape[:2]), _MOST)
     picture, source = _fitted(make, longest, room)
-    regions = shot.canvas.regions()
+    regions = shot.canvas.regions() if shot.canvas.crop > 1 else []  # a crop may be one patch
     tiles = [Tile(f"{r.crop - shot.first}", r.left, r.top, r.width, r.height) for r in regions]
     padded = shot.canvas.padded
     caption = (

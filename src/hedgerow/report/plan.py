@@ -17,9 +17,8 @@ from hedgerow.data.mixture import DataSet
 from hedgerow.data.oversize import Oversize
 from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
-from hedgerow.models.spec import ModelSpec
 from hedgerow.packing.plan import Plan, plan_epoch
-from hedgerow.recipe import Data, Model, Recipe, Room
+from hedgerow.recipe import Recipe, Room, data_recipe
 from hedgerow.report.budgets import Fit, Held, hold, hold_all, recommend
 from hedgerow.report.lengths import Lengths, by_kind, by_task, look
 from hedgerow.report.trials import (
@@ -99,14 +98,13 @@ def plan_files(files: Listing[Path], recipe: Recipe | None, *, progress: Progres
     for file in files:
         if file.suffix.lower() in (".yaml", ".yml"):
             raise RecipeError(f"{file}: a recipe is not data; write --recipe {file}, or name a JSONL file")
-    sets = tuple(DataSet(file) for file in files)
     if recipe is None:
-        if not sets:
+        if not files:
             raise RecipeError("nothing to plan for; name a JSONL file of trees, or --recipe FILE")
-        return dataclasses.replace(plan_data(_molmo2(sets), None, progress=progress), note=_NOTE)
-    if sets:
-        data = recipe.data.model_copy(update={"train": sets, "groups": {}, "epoch": None})
-        recipe = recipe.model_copy(update={"data": data})
+        plain = _of_files(data_recipe(files), files)
+        return dataclasses.replace(plan_data(plain, None, progress=progress), note=_NOTE)
+    if files:
+        recipe = _of_files(recipe, files)
     return plan_data(recipe, budget_of(recipe), progress=progress)
 
 
@@ -195,16 +193,11 @@ def _evenly(count: int, most: int) -> Array:
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
-def _molmo2(sets: tuple[DataSet, ...]) -> Recipe:
-    vision = Molmo2Processor()
-    spec = ModelSpec(crop_size=vision.crop_size, patch_size=vision.patch_size)
-    return Recipe(
-        data=Data(train=sets, on_bad="skip"),
-        model=Model(spec=spec),
-        vision=vision,
-        steps=1,
-        out=Path("runs/plan"),
-    )
+def _of_files(recipe: Recipe, files: Listing[Path]) -> Recipe:
+    """Return a recipe that trains on some files, each tree once."""
+    sets = tuple(DataSet(file) for file in files)
+    data = recipe.data.model_copy(update={"train": sets, "groups": {}, "epoch": None})
+    return recipe.model_copy(update={"data": data})
 
 
 def _plain(value: Any) -> Any:

@@ -16,15 +16,13 @@ from hedgerow.data.seen import losses
 from hedgerow.data.shares import counted
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
-from hedgerow.models.spec import ModelSpec
 from hedgerow.packing.plan import Plan, plan_epoch
-from hedgerow.recipe import Data, Model, Packing, Recipe
+from hedgerow.recipe import Recipe, data_recipe
 from hedgerow.report.blind import blind
 from hedgerow.report.page import Chart, Missing, Problem, Section, Table, Text, Tree, Trees, write_page
 from hedgerow.report.shades import Shades
 from hedgerow.report.trees import ROOM, row_block, tree_block
 from hedgerow.sequence import Array, Budget, Costs, Row, Sequence
-from hedgerow.vision.processor import Molmo2Processor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def view_file(
     """
     if most < 1:
         raise RecipeError(f"trees is {most}; give at least 1")
-    recipe = recipe or _molmo2(file)
+    recipe = recipe or data_recipe([file], oversize="drop")
     maker = maker_of(recipe, build_encoder(recipe))
     examples = Examples.read([DataSet(file)], maker, progress=progress)
     return view(examples, maker, budget_of(recipe), out=out, most=most, note=weights_note(recipe))
@@ -92,18 +90,6 @@ def weights_note(recipe: Recipe) -> str:
     }
     named = " and ".join(name for name, used in later.items() if used)
     return f"Weights are those before any step: without {named}." if named else ""
-
-
-def _molmo2(file: Path) -> Recipe:
-    vision = Molmo2Processor()
-    return Recipe(
-        data=Data(train=(DataSet(file),), on_bad="skip"),
-        packing=Packing(oversize="drop"),
-        model=Model(spec=ModelSpec(crop_size=vision.crop_size, patch_size=vision.patch_size)),
-        vision=vision,
-        steps=1,
-        out=Path("runs/view"),
-    )
 
 
 def view(

@@ -99,7 +99,7 @@ def train(
         parallel.share_first(model.state_dict().values())
         # Before a checkpoint is read: a reference model is the one that training began with.
         chosen = objective or objective_of(recipe.loss, cast(Model, model), whole_rows=context is None)
-        done, folder = _restore(recipe, model, optimizers, loader, fresh=fresh)
+        done, folder, frozen = _restore(recipe, model, optimizers, loader, fresh=fresh)
         trainer = stack.enter_context(
             closing(Trainer(recipe, model, optimizers, loader, objective=chosen, context=context))
         )
@@ -111,7 +111,8 @@ def train(
             for listener in listeners:
                 listener.on_step(step)
             if number == recipe.steps or (recipe.save_every and number % recipe.save_every == 0):
-                folder = _save(recipe, model, optimizers, loader, step=number)
+                state = checkpoint.State(number, optimizers.state_dict(), loader.state_dict(), frozen)
+                folder = _save(recipe, model, state)
                 for listener in listeners:
                     listener.on_save(folder)
         for listener in listeners:
@@ -333,26 +334,27 @@ def _settings(recipe: Recipe, device: torch.device) -> Iterator[None]:
 
 def _restore(
     recipe: Recipe, model: nn.Module, optimizers: Optimizers, loader: Loader, *, fresh: bool
-) -> tuple[int, Path | None]:
-    """Put everything where the last checkpoint was; return its step and folder, or 0 and None."""
+) -> tuple[int, Path | None, str]:
+    """Put everything where the last checkpoint was.
+
+    Returns:
+        its step and folder, or 0 and None, and the digest of the weights that are not trained.
+    """
     if fresh and parallel.rank() == 0:
         checkpoint.discard(recipe.out)
     folder = parallel.gather(checkpoint.newest(recipe.out))[0]
     if folder is None:
-        return 0, None
+        return 0, None, checkpoint.frozen_digest(model)
     state = checkpoint.load_state(folder, recipe)
-    checkpoint.load_weights(folder, model)
+    frozen = checkpoint.load_weights(folder, model)
     optimizers.load_state_dict(state.optimizers)
     loader.load_state_dict(state.loader)
-    return state.step, folder
+    return state.step, folder, frozen
 
 
-def _save(recipe: Recipe, model: nn.Module, optimizers: Optimizers, loader: Loader, *, step: int) -> Path:
+def _save(recipe: Recipe, model: nn.Module, state: checkpoint.State) -> Path:
     """Write a checkpoint on rank 0; all processes wait for it."""
-    folder = None
-    if parallel.rank() == 0:
-        state = checkpoint.State(step, optimizers.state_dict(), loader.state_dict())
-        folder = checkpoint.save(recipe.out, model, state, recipe)
+    folder = checkpoint.save(recipe.out, model, state, recipe) if parallel.rank() == 0 else None
     found = parallel.gather(folder)[0]
     assert found is not None
     return found

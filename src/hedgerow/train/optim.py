@@ -67,17 +67,15 @@ class Optimizers:
     """
 
     def __init__(self, model: Grouped, recipe: Recipe) -> None:
+        freeze(model, recipe.optimizer)
         _check(model)
         section = recipe.optimizer
         self._recipe = recipe
         matrices = linear_matrices(model) if section.name == "muon" else set()
         adamw: list[dict[str, Any]] = []
         muon: list[dict[str, Any]] = []
-        for name, parameters in model.parameter_groups().items():
-            if _rate(section, name).lr == 0.0:
-                for parameter in parameters:
-                    parameter.requires_grad_(False)
-                continue
+        for name, group in model.parameter_groups().items():
+            parameters = [p for p in group if p.requires_grad]
             matrix = [p for p in parameters if id(p) in matrices]
             rest = [p for p in parameters if id(p) not in matrices]
             muon.append({"params": matrix, "name": f"{name}.muon"})
@@ -132,6 +130,14 @@ class Optimizers:
         if kind == "muon":
             rate = rate.model_copy(update={"lr": self._recipe.optimizer.muon.lr})
         return learning_rate(step, rate, self._recipe.schedule, steps=self._recipe.steps)
+
+
+def freeze(model: Grouped, section: Optimizer) -> None:
+    """Let what has a rate of 0 need no gradient: it takes no memory for one, nor for an optimiser's state."""
+    for name, parameters in model.parameter_groups().items():
+        if name in GROUPS and _rate(section, name).lr == 0.0:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
 
 
 def linear_matrices(model: Grouped) -> set[int]:

@@ -19,7 +19,6 @@ from hedgerow.build import (
     build_encoder,
     build_model,
     device,
-    origin_of,
     training_examples,
 )
 from hedgerow.data.answers import points_note
@@ -30,16 +29,15 @@ from hedgerow.data.shares import counted
 from hedgerow.errors import RecipeError
 from hedgerow.flops import MOLMO2_8B
 from hedgerow.models.molmo2 import Molmo2
-from hedgerow.models.pretrained import save
 from hedgerow.models.rows import RowModel
 from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row, Sequence
-from hedgerow.text import load_tokenizer
 from hedgerow.train import checkpoint, parallel
 from hedgerow.train.log import Callback, Step
 from hedgerow.train.loop import Trainer, train
 from hedgerow.train.optim import Optimizers
+from hedgerow.train.result import save_run
 
 log = logging.getLogger("hedgerow")
 _LOOKS = 8  # examples, before training, at what vision says of them
@@ -174,14 +172,7 @@ def _run(recipe: Recipe, *, fresh: bool, callbacks: Listing[Callback], progress:
         undecoded=len(late.dropped),
     )
     if first:
-        tokenizer = load_tokenizer(recipe.model.tokenizer)
-        save(
-            model,
-            trained.model,
-            tokenizer=tokenizer,
-            settings=recipe.to_dict()["vision"],
-            origin=origin_of(recipe),
-        )
+        save_run(model, recipe)
         trained.write()
     return trained
 

@@ -25,7 +25,7 @@ from hedgerow.sequence import VisionInput
 from hedgerow.vision.processor import MediaLayout, VisionProcessor
 from hedgerow.vision.wrapped import Wrapped
 
-_FORMAT = 1  # of the files; another one makes them all again
+_FORMAT = 2  # of the files; another one makes them all again
 _ENDING = ".frames"
 _PART = ".part"  # a file that is being written
 _ABANDONED = 3600.0  # seconds after which nobody is writing it any more
@@ -106,12 +106,14 @@ class FrameCache(Wrapped):
             return None
         stream = io.BytesIO(data)
         stream.seek(_SUM)
-        crops, pooling, grids, patches = (np.load(stream) for _ in range(4))
-        return VisionInput(crops=crops, pooling=pooling, grids=grids, patches=int(patches))
+        crops, pooling, grids, patches, *told = (np.load(stream) for _ in range(6))
+        images, levels = (array if array.size else None for array in told)
+        return VisionInput(crops, pooling, grids, int(patches), images, levels)
 
     def _keep(self, file: Path, vision: VisionInput) -> None:
         stream = io.BytesIO()
-        for values in (vision.crops, vision.pooling, vision.grids, np.array(vision.patches)):
+        told = (np.zeros(0) if array is None else array for array in (vision.images, vision.levels))
+        for values in (vision.crops, vision.pooling, vision.grids, np.array(vision.patches), *told):
             np.save(stream, values)
         data = stream.getbuffer()
         if len(data) + _SUM > self.limit:

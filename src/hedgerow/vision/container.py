@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
+from hedgerow.vision.mistaken import HEAD, mistaken
 from hedgerow.vision.packets import Stretch, stretches
 from hedgerow.vision.source import SLACK, Damaged, VideoFacts, warn
 
@@ -107,9 +108,7 @@ class VideoFile:
         self._decoded = self._decode()
         self.first = next(self._decoded, None)
         if self.first is None:
-            raise MediaError(
-                f"{path}: the video has no frame that can be decoded; leave it out or copy it again"
-            )
+            raise _no_video(path, "the video has no frame that can be decoded; leave it out or copy it again")
         # What is lost of the beginning keeps its place in time.
         self.origin = min(self._began, self.first.pts)
         if self.origin < self.first.pts:
@@ -287,15 +286,14 @@ def open_video(path: str, *, damaged: Damaged = "refuse") -> Iterator[VideoFile]
     try:
         container = av.open(path, metadata_errors="ignore")
     except av.FFmpegError as error:
-        raise MediaError(
-            f"{path}: no video, or cut off ({error.strerror}); give a whole MP4, WebM or MKV file"
-        ) from None
+        why = f"no video, or cut off ({error.strerror}); give a whole MP4, WebM or MKV file"
+        raise _no_video(path, why) from None
     with container:
         # FFmpeg reads any text as a picture of text.
         streams = [] if container.format.name == "tty" else container.streams.video
         stream = next((stream for stream in streams if _is_video(stream)), None)
         if stream is None:
-            raise MediaError(f"{path}: no video stream that can be decoded; give a file with video")
+            raise _no_video(path, "no video stream that can be decoded; give a file with video")
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MOST_PIXELS:
             raise MediaError(
@@ -305,6 +303,13 @@ def open_video(path: str, *, damaged: Damaged = "refuse") -> Iterator[VideoFile]
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         with closing(VideoFile(path, container, stream, damaged=damaged)) as file:
             yield file
+
+
+def _no_video(path: str, why: str) -> MediaError:
+    """Return the error for what FFmpeg finds no video in: by its first bytes it may be known what it is."""
+    with Path(path).open("rb") as file:
+        found = mistaken(file.read(HEAD))
+    return MediaError(f"{path}: {f'{found.what}, not a video; {found.remedy}' if found else why}")
 
 
 def _is_video(stream: Any) -> bool:

@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from hedgerow.content import Image
 from hedgerow.errors import MediaError
 from hedgerow.sequence import Array
+from hedgerow.vision.mistaken import HEAD, mistaken
 from hedgerow.vision.resize import Resize, Rows, area, bilinear
 
 MAX_PIXELS = 200_000_000
@@ -110,14 +111,29 @@ def opened(image: Image) -> Iterator[PIL.Image.Image]:
     except MediaError:
         raise
     except PIL.UnidentifiedImageError:
-        raise MediaError(
-            f"{image.name}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
-        ) from None
+        raise _no_image(image) from None
     except Exception as error:  # of a damaged file Pillow's decoders raise nearly anything
         why = " ".join(f"{error}".split()) or type(error).__name__
         raise MediaError(
             f"{image.name}: the image cannot be read ({why}); copy or download it again"
         ) from error
+
+
+def _no_image(image: Image) -> MediaError:
+    """Return the error for what Pillow cannot read: by its first bytes it may be known what it is."""
+    if image.path is None:
+        head = (image.data or b"")[:HEAD]
+    else:
+        with Path(image.path).open("rb") as file:
+            head = file.read(HEAD)
+    if not head:
+        return MediaError(f"{image.name}: the file is empty; copy or download it again")
+    found = mistaken(head)
+    if found is not None:
+        return MediaError(f"{image.name}: {found.what}, not an image; {found.remedy}")
+    return MediaError(
+        f"{image.name}: not an image; give a JPEG, PNG, WebP or another format that Pillow reads"
+    )
 
 
 def decoded(picture: PIL.Image.Image, name: str) -> Picture:

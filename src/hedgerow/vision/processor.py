@@ -23,7 +23,7 @@ from hedgerow.vision.subtitles import lines_of
 from hedgerow.vision.video import decode_frames
 
 PATCH = "<im_patch>"
-Groups = Literal["message", "per_image", "none"]
+Groups = Literal["message", "per_image", "runs", "none"]
 Placement = Literal["before", "inside"]
 Grid = tuple[int, int, int]
 
@@ -74,7 +74,11 @@ class VisionProcessor(Protocol):
 
     @property
     def groups(self) -> Groups:
-        """Which marks see each other: of one message, of one image or video, or none beyond causality."""
+        """Which marks see each other in both directions.
+
+        Those of one message; of one image or video; the slots of each unbroken run, marks around them not;
+        or none beyond causality.
+        """
         ...
 
     @property

@@ -22,12 +22,13 @@ from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.assemble.public import public_config, public_map, public_shapes
 from hedgerow.models.assemble.serving import write_processors, write_tokenizer
 from hedgerow.models.assemble.tokens import visual_ids
+from hedgerow.models.chat import write_settings
 from hedgerow.models.connector import LEARNED, MODEL_TYPE, model_class
-from hedgerow.models.folder import check_tensors, placed, replaced
+from hedgerow.models.folder import placed, replaced
 from hedgerow.models.molmo2 import Molmo2
+from hedgerow.models.reading import read_model
 from hedgerow.vision.processor import Molmo2Processor
 
-SETTINGS = "hedgerow.json"
 SHARD = 10**9  # bytes of a file of tensors, about; what is written lies in memory a second time
 
 
@@ -41,9 +42,10 @@ def save(model: Molmo2, folder: str | Path, *, tokenizer: Any, settings: Mapping
     Args:
         model: its tensors are written in the dtype they have.
         folder: new, empty, or an earlier model, which is replaced.
-        tokenizer: as for `build`.
+        tokenizer: as for `build`, or a `ChatFormat`, whose template and `bos` are written too.
         settings: fields of `Molmo2Processor`, how to encode for this model; those left out have their
-            defaults, crops and patches are the model's. Written as given to `hedgerow.json`.
+            defaults, crops and patches are the model's. Written as given to `hedgerow.json`, beside the
+            chat format.
 
     Raises:
         RecipeError: the folder holds something that is no model, or settings do not fit the model.
@@ -52,8 +54,7 @@ def save(model: Molmo2, folder: str | Path, *, tokenizer: Any, settings: Mapping
     processor = _processor(model.hf.config, settings)
     with replaced(Path(folder)) as fresh:
         _write(model.hf, fresh, tokenizer, processor)
-        text = json.dumps(dict(settings), indent=2) + "\n"
-        (fresh / SETTINGS).write_text(text, encoding="utf-8")
+        write_settings(fresh, tokenizer, settings)
 
 
 def load(
@@ -77,41 +78,14 @@ def load(
         DataError: there is no model, or tensors are missing, surplus or of the wrong shape.
     """
     folder = placed(Path(folder))
-    config = _config(folder)
-    try:
-        hf, info = model_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    except OSError as error:
-        raise DataError(f"{folder} holds no model that can be read: {error}") from error
-    check_tensors(info, folder)
-    for parameter in hf.parameters():
-        # What was read lies in the mapped file, and fused tensors share memory; weights own theirs.
-        parameter.data = parameter.data.clone()
+    config = read_config(folder)
+    hf = read_model(model_class(config), folder, dtype=dtype, config=config)
     return Molmo2(
         hf,
         attention=attention,
         vision_attention=vision_attention,
         gradient_checkpointing=gradient_checkpointing,
     )
-
-
-def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Return the settings a model was saved with.
-
-    Raises:
-        DataError: there are none.
-    """
-    path = placed(Path(folder)) / SETTINGS
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; only models saved by hedgerow have settings")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _processor(config: Molmo2Config, settings: Mapping[str, Any]) -> Molmo2Processor:
@@ -180,7 +154,12 @@ def _files(sizes: Mapping[str, int]) -> dict[str, list[str]]:
     return {f"model-{number:05d}-of-{count:05d}.safetensors": one for number, one in enumerate(groups, 1)}
 
 
-def _config(folder: Path) -> Molmo2Config:
+def read_config(folder: Path) -> Molmo2Config:
+    """Return the configuration of the Molmo2 in a folder.
+
+    Raises:
+        DataError: there is none, or it is of another model.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise DataError(f"{folder} has no config.json; give the folder of a model")

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import torch
 from transformers import Molmo2Config
 
-from hedgerow.models.assemble.tokens import TURN_END, backend, visual_ids
+from hedgerow.models.assemble.tokens import TURN_END, visual_ids
+from hedgerow.models.chat import tokenizer_of
 from hedgerow.models.connector import LEARNED, model_class
 from hedgerow.models.initialize import fan_in
 from hedgerow.models.molmo2 import Molmo2
@@ -35,14 +36,14 @@ def build(
     Raises:
         RecipeError: a visual token is missing, or another token stands behind one.
     """
-    config = _config(spec, visual_ids(tokenizer))
+    config = spec_config(spec, visual_ids(tokenizer))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf = model_class(config)(config)
         if spec.initialization == "fan_in":
             fan_in(hf)
     # Saved with the model, so that `generate` of plain transformers knows where an answer ends.
-    hf.generation_config.eos_token_id = backend(tokenizer).token_to_id(TURN_END)
+    hf.generation_config.eos_token_id = tokenizer_of(tokenizer).token_to_id(TURN_END)
     return Molmo2(
         hf,
         attention=attention,
@@ -81,7 +82,8 @@ def token_fields(ids: dict[str, int]) -> dict[str, int]:
     }
 
 
-def _config(spec: ModelSpec, ids: dict[str, int]) -> Molmo2Config:
+def spec_config(spec: ModelSpec, ids: dict[str, int]) -> Molmo2Config:
+    """Return the configuration of a model with fresh weights; `ids` are those of the visual tokens."""
     base = min(ids.values())
     shared = {"initializer_range": spec.initializer_range}
     text = {

@@ -12,16 +12,18 @@ from torch import nn
 from transformers import Molmo2Config
 from transformers.initialization import no_init_weights
 
+from hedgerow.errors import RecipeError
 from hedgerow.models.assemble.fresh import adapter_config, token_fields
 from hedgerow.models.assemble.language import HEAD, MODEL, language_map, text_config, window_note
 from hedgerow.models.assemble.rules import Shape, TensorMap
 from hedgerow.models.assemble.siglip import TOWER, chosen_layers, grid_side, vision_config, vision_map
 from hedgerow.models.assemble.source import Checkpoint
 from hedgerow.models.assemble.tokens import TURN_END, VISUAL_TOKENS, visual_ids, with_visual_tokens
+from hedgerow.models.chat import published_bos
 from hedgerow.models.connector import model_class
 from hedgerow.models.initialize import connect
 from hedgerow.models.molmo2 import Molmo2
-from hedgerow.text import load_tokenizer
+from hedgerow.text import ChatFormat, ChatML, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Assembly:
 
     Attributes:
         config: of the model.
-        tokenizer: the language model's, with the visual tokens.
+        chat: the language model's tokenizer with the visual tokens, and ChatML with the token that
+            conversations begin with: `bos_token` of its `tokenizer_config.json`, or else its `eos_token`.
         vision: the vision checkpoint and its map.
         language: the same of the language model.
         fresh: names and shapes of the tensors that are initialised.
@@ -63,12 +66,18 @@ class Assembly:
     """
 
     config: Molmo2Config
-    tokenizer: Tokenizer
+    chat: ChatFormat
     vision: tuple[Checkpoint, TensorMap]
     language: tuple[Checkpoint, TensorMap]
     fresh: dict[str, Shape]
     shapes: dict[str, Shape]
     notes: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of `chat`."""
+        found: Tokenizer = self.chat.tokenizer
+        return found
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -132,7 +141,8 @@ def assemble(parts: Parts) -> Assembly:
     side = grid_side(vision, parts.crop_size)
     tower = _tower(vision, depth=max(layers) + 1, crop_size=parts.crop_size)
     text = text_config(language, extra_rows=extra)
-    tokenizer = with_visual_tokens(load_tokenizer(parts.tokenizer or parts.language), text["vocab_size"])
+    place = Path(parts.tokenizer or parts.language)
+    tokenizer = with_visual_tokens(load_tokenizer(place), text["vocab_size"])
     config = Molmo2Config(
         text_config=text,
         vision_config=tower,
@@ -150,13 +160,24 @@ def assemble(parts: Parts) -> Assembly:
     made = maps[0][1].targets | maps[1][1].targets
     return Assembly(
         config=config,
-        tokenizer=tokenizer,
+        chat=ChatFormat(tokenizer, ChatML(_first_token(place, tokenizer))),
         vision=maps[0][:2],
         language=maps[1][:2],
         fresh={name: shape for name, shape in shapes.items() if name not in made},
         shapes=shapes,
         notes=tuple(filter(None, (window_note(language),))),
     )
+
+
+def _first_token(folder: Path, tokenizer: Tokenizer) -> str:
+    """The token that conversations begin with, as in the published models."""
+    bos = published_bos(folder) or TURN_END
+    if tokenizer.token_to_id(bos) is None:
+        raise RecipeError(
+            f"{folder}: tokenizer_config.json names {bos} as bos_token or eos_token, which the tokenizer "
+            "lacks; correct it"
+        )
+    return bos
 
 
 def _tower(checkpoint: Checkpoint, *, depth: int, crop_size: int) -> dict[str, Any]:

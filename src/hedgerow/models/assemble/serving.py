@@ -7,45 +7,33 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from hedgerow.models.assemble.tokens import TURN_END, TURN_START
+from hedgerow.models.chat import chat_template
+from hedgerow.text import ChatFormat
 from hedgerow.vision.processor import Molmo2Processor
 
-# The format of `hedgerow.text.ChatML`; media stand where the message has them.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{% if message.content is string -%}
-{{ message.content }}
-{%- else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}<|image|>
-{%- elif part.type == 'video' -%}<|video|>
-{%- elif part.type == 'text' -%}{{ part.text }}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}<|im_start|>assistant
-{% endif -%}
-"""
 _PAD = "<|endoftext|>"
 
 
 def write_tokenizer(folder: Path, tokenizer: Any, *, longest: int) -> None:
-    """Write the tokenizer, and the chat template where it has none of its own.
+    """Write the tokenizer and the chat template.
 
-    A `tokenizers.Tokenizer` gets `<|im_start|>` as the token at the beginning: the processor of
-    `transformers` puts that token before a prompt that does not begin with it, and ours all do.
+    The processor of `transformers` puts `bos_token` before a prompt that does not begin with it. It is the
+    token that conversations of the model begin with. Where there is none it is `<|im_start|>`, with which all
+    prompts without media begin; before media that processor then puts one token more than was trained.
 
     Args:
         folder: exists.
-        tokenizer: a `tokenizers.Tokenizer` or a tokenizer of `transformers`.
+        tokenizer: a `ChatFormat`, a `tokenizers.Tokenizer`, written as ChatML, or a tokenizer of
+            `transformers`, written as it is.
         longest: tokens that the model takes.
     """
     if not hasattr(tokenizer, "save_pretrained"):
-        named = {"bos_token": TURN_START, "eos_token": TURN_END, "pad_token": _PAD}
-        known = {name: token for name, token in named.items() if tokenizer.token_to_id(token) is not None}
+        chat = tokenizer if isinstance(tokenizer, ChatFormat) else ChatFormat(tokenizer)
+        named = {"bos_token": chat.template.bos or TURN_START, "eos_token": TURN_END, "pad_token": _PAD}
+        inner = chat.tokenizer
+        known = {name: token for name, token in named.items() if inner.token_to_id(token) is not None}
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE, model_max_length=longest, **known
+            tokenizer_object=inner, chat_template=chat_template(chat), model_max_length=longest, **known
         )
     tokenizer.save_pretrained(folder)
 

@@ -5,32 +5,32 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from hedgerow.errors import RecipeError
+from hedgerow.models.chat import TURN, tokenizer_of, written_ids
 
 # Rows of the embedding table beyond the base vocabulary; the head has none, so they are never generated.
 VISUAL_TOKENS = (
     "<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>",
     "<|image|>", "<im_low>", "<frame_start>", "<frame_end>", "<|video|>",
 )  # fmt: skip
-TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
-
-
-def backend(tokenizer: Any) -> Any:
-    """Return the `tokenizers.Tokenizer` of a fast tokenizer of `transformers`, or the argument itself."""
-    return getattr(tokenizer, "backend_tokenizer", tokenizer)
+TURN_START, TURN_END = TURN
 
 
 def visual_ids(tokenizer: Any) -> dict[str, int]:
     """Return the ids of the visual tokens by name.
 
+    Special tokens behind them, which nothing writes, are of no harm; published tokenizers have some.
+
     Raises:
-        RecipeError: one is missing, or another token stands behind the first of them.
+        RecipeError: one is missing, or another token that text can give stands behind the first of them.
     """
-    vocabulary = backend(tokenizer).get_vocab(with_added_tokens=True)
+    tokenizer = tokenizer_of(tokenizer)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     missing = [name for name in VISUAL_TOKENS if name not in vocabulary]
     if missing:
         raise RecipeError(f"the tokenizer lacks {', '.join(missing)}; add them as its last tokens")
     ids = {name: vocabulary[name] for name in VISUAL_TOKENS}
-    behind = [token for token, place in vocabulary.items() if place > min(ids.values()) and token not in ids]
+    written = written_ids(tokenizer) | {name: vocabulary[name] for name in TURN if name in vocabulary}
+    behind = [token for token, place in written.items() if place > min(ids.values()) and token not in ids]
     if behind:
         raise RecipeError(
             f"the tokenizer has {behind[0]} behind its first visual token, where the head has no rows, so it "

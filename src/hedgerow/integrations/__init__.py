@@ -1,0 +1,1 @@
+"""Packed rows in the training loops of other libraries."""
