@@ -38,8 +38,8 @@ fmt: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,fast,ot]'
-	for name in packing loader attention loss preference media generate data; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,fast,ot,lora]'
+	for name in packing loader attention loss preference media generate data lora; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs

@@ -25,12 +25,17 @@ def shown(value: float) -> str:
 
 def peak_of(work: Callable[[], object]) -> float:
     """Return the most memory that some work takes in MB, above what was there before."""
-    before = _resident("VmRSS")
+    before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
     work()
-    return _resident("VmHWM") - before
+    return _status("VmHWM") - before
 
 
-def _resident(name: str) -> float:
+def resident() -> float:
+    """Return what the process holds in MB."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e6

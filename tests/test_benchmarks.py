@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def benchmarks():
     """The modules of the folder, which is no package: a script finds its neighbours in it."""
     sys.path.insert(0, str(FOLDER))
-    names = ("figures", "mixes", "peers", "packing", "media", "data")
+    names = ("figures", "mixes", "peers", "packing", "media", "data", "lora")
     try:
         yield {name: importlib.import_module(name) for name in names}
     finally:
@@ -213,19 +213,24 @@ def told(module, options, monkeypatch, capsys):
     return found, err
 
 
-def test_what_comes_before_training_is_measured(benchmarks, monkeypatch, capsys):
-    words = ["check", "duplicates", "convert", "align", "--json", "--rows", "50", "--hashes", "3000"]
-    found, _ = told(benchmarks["data"], words, monkeypatch, capsys)
+def test_checking_and_aligning_are_measured(benchmarks, monkeypatch, capsys):
+    found, _ = told(benchmarks["data"], ["check", "align", "--json", "--rows", "50"], monkeypatch, capsys)
     assert min(found.values()) >= 0
     check = "check, 50 rows"
     assert 1.5 < found[check, "size of a row"] < 3
     assert found[check, "CPU of a row"] == 1e3 * found[check, "CPU"] / 50
     assert 30 < found[check, "largest process"] < 1000
+    align = "align, 5 objects of 3,600 keyframes, 128 frames"
+    assert found[align, "a point"] == pytest.approx(1e3 * found[align, "all"] / 18_000)
+
+
+@pytest.mark.slow
+def test_duplicates_and_conversions_are_measured(benchmarks, monkeypatch, capsys):
+    words = ["duplicates", "convert", "--json", "--rows", "50", "--hashes", "3000"]
+    found, _ = told(benchmarks["data"], words, monkeypatch, capsys)
     assert found["duplicates, 3,000 rows", "CPU of a row"] > 0
     for name in ("llava", "trl"):
         assert found[f"convert {name}, 50 rows", "CPU of a row"] > 0
-    align = "align, 5 objects of 3,600 keyframes, 128 frames"
-    assert found[align, "a point"] == pytest.approx(1e3 * found[align, "all"] / 18_000)
 
 
 @pytest.mark.slow
@@ -238,7 +243,7 @@ def test_pages_are_written_and_measured(benchmarks, monkeypatch, capsys):
 
 def test_knobs_are_measured_from_what_is_true_of_the_scenes(benchmarks, monkeypatch, capsys):
     data = benchmarks["data"]
-    monkeypatch.setattr(data, "KNOBS", (("objects", 2), ("objects", 6), ("speed", 0.05), ("speed", 0.4)))
+    monkeypatch.setattr(data, "KNOBS", (("objects", 6), ("speed", 0.4)))
     found, _ = told(data, ["synthetic", "--json", "--scenes", "1"], monkeypatch, capsys)
     assert found["synthetic, 6 s at 320 x 240", "CPU of a scene"] > 0
     for knob, asked in data.KNOBS:
@@ -248,7 +253,26 @@ def test_knobs_are_measured_from_what_is_true_of_the_scenes(benchmarks, monkeypa
 
 def test_a_command_that_fails_gives_no_figure(benchmarks, tmp_path):
     with pytest.raises(RuntimeError, match="exit code 2"):
-        benchmarks["data"].hedgerow("data", "check", str(tmp_path / "gone.jsonl"))
+        benchmarks["data"].hedgerow("train", str(tmp_path / "gone.yaml"))  # which imports little
+
+
+def test_ways_of_training_are_told_by_what_they_hold(benchmarks, monkeypatch, capsys):
+    lora = benchmarks["lora"]
+    monkeypatch.setattr(lora, "in_a_process", lora.measured)
+    monkeypatch.setattr(lora, "PRECISIONS", ("bf16",))
+    ways = ("everything", "adapters of language, the rest frozen", "connector alone")
+    monkeypatch.setattr(lora, "WAYS", {way: lora.WAYS[way] for way in ways})
+    found, _ = told(lora, ["--json", "--small"], monkeypatch, capsys)
+    for way in ways:
+        case = f"{way}, bf16"
+        assert found[case, "gradients"] == 4 * found[case, "trained"] / 1e6
+        assert found[case, "moments"] == 2 * found[case, "gradients"]
+        assert found[case, "peak"] >= found[case, "before"] > 100
+        assert found[case, "step"] > 0
+    whole, adapted, part = (f"{way}, bf16" for way in ways)
+    assert found[whole, "trained"] == found[whole, "parameters"] == found[part, "parameters"]
+    assert found[adapted, "trained"] == found[adapted, "parameters"] - found[whole, "parameters"]
+    assert 0 < found[part, "trained"] < 0.5 * found[whole, "trained"]
 
 
 def test_memory_is_that_of_the_work_alone(benchmarks):

@@ -12,6 +12,7 @@ from hedgerow.data.mixture import DataSet, Rates
 from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import RecipeError
 from hedgerow.recipe import Model, Recipe, load_recipe
+from hedgerow.vision.hf import HFProcessor
 from hedgerow.vision.processor import Molmo2Processor
 from hedgerow.vision.qwen3_vl import Qwen3VLProcessor
 from hedgerow.vision.text import TextProcessor
@@ -107,6 +108,22 @@ def test_vision_names_a_family(write, family):
     assert recipe.vision == kinds[family]()
     assert load_recipe(write(recipe.to_yaml())).vision == recipe.vision
     assert recipe.to_dict()["vision"]["family"] == family
+
+
+@pytest.mark.parametrize(
+    ("vision", "folder"), [("{family: processor}", "x"), ("{family: processor, folder: sub/y}", "sub/y")]
+)
+def test_a_processor_is_that_of_the_model_or_of_a_folder_beside_the_recipe(write, tmp_path, vision, folder):
+    text = SMALL.replace("spec: {}", "checkpoint: x").replace("{crop_size: 84, patch_size: 7}", vision)
+    recipe = load_recipe(write(text))
+    assert recipe.vision == HFProcessor(str(tmp_path / folder))
+    assert load_recipe(write(recipe.to_yaml())).vision == recipe.vision
+
+
+def test_a_processor_of_no_model_wants_a_folder(write):
+    text = SMALL.replace("model: {spec: {}}", "model: {}\ninit: x")
+    with pytest.raises(RecipeError, match=r"vision.*folder: this key is missing"):
+        load_recipe(write(text.replace("{crop_size: 84, patch_size: 7}", "{family: processor}")))
 
 
 def test_a_family_that_does_not_exist_is_told_beside_those_that_do(write):

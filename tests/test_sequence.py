@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hedgerow.errors import BudgetError
+from hedgerow.errors import BudgetError, RecipeError
 from hedgerow.sequence import Budget, Cost, Row, Sample, Sequence, VisionInput
 from hedgerow.visibility import dense
 
@@ -201,9 +201,19 @@ def test_a_row_over_budget_is_refused_and_the_excess_named():
 def test_crops_with_different_numbers_of_patches_cannot_share_a_row():
     rng = np.random.default_rng(0)
     one = random_vision(rng, 2)
-    with pytest.raises(ValueError, match=r"one number of patches, got \[4, 9\]"):
+    with pytest.raises(RecipeError, match=r"one number of patches, got \['4', '9'\]; give images and"):
         VisionInput.join([one, dataclasses.replace(one, patches=9)])
     assert VisionInput.join([]) is None
+
+
+def test_crops_of_different_shapes_or_levels_cannot_share_a_row():
+    one = random_vision(np.random.default_rng(0), 2)
+    with pytest.raises(RecipeError, match="must have one shape"):
+        VisionInput.join([one, dataclasses.replace(one, crops=one.crops[:, 1:])])
+    told = [dataclasses.replace(one, levels=np.full((3, 256), n, np.float32)) for n in (0, 1)]
+    for pair in (told, [one, told[0]]):
+        with pytest.raises(RecipeError, match="must have one table of levels"):
+            VisionInput.join(pair)
 
 
 def test_a_row_moves_to_torch_with_the_dtypes_models_want():

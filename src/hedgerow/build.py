@@ -23,6 +23,8 @@ from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget
 from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.vision.cache import FrameCache
+from hedgerow.vision.hf import HFProcessor
+from hedgerow.vision.plain import settings_digest
 from hedgerow.vision.processor import VisionProcessor
 
 logging.disable_progress_bar()  # a run has its own
@@ -94,9 +96,11 @@ def training_examples(recipe: Recipe, encoder: Encoder, *, progress: Progress | 
 
 
 def _check_names(recipe: Recipe, examples: Examples) -> None:
-    weights = recipe.weights
+    weights, transforms = recipe.weights, recipe.data.transforms
+    high = transforms.high_resolution
     tasks = {
-        "data.transforms.templates": tuple(recipe.data.transforms.templates),
+        "data.transforms.templates": tuple(transforms.templates),
+        "data.transforms.high_resolution.tasks": () if high is None else high.tasks,
         "weights.tasks": tuple(weights.tasks),
         "weights.scale": tuple(weights.scale),
         "weights.schedule": tuple(weights.schedule),
@@ -195,6 +199,8 @@ def _loaded(recipe: Recipe, folder: Path) -> RowModel:
             f"{folder} is a model of family {family}, the recipe encodes media for {recipe.vision.family}; "
             f"set vision.family to {family}"
         )
+    if isinstance(recipe.vision, HFProcessor):
+        _check_processor(recipe.vision.folder, folder)
     if family == "molmo2":
         visual_ids(load_tokenizer(settings.tokenizer))  # without them it could not be saved
     model = load(
@@ -206,6 +212,14 @@ def _loaded(recipe: Recipe, folder: Path) -> RowModel:
     rows = len(model.hf.get_input_embeddings().weight)
     check_vocabulary(build_chat(recipe), rows, where=settings.tokenizer)
     return model
+
+
+def _check_processor(used: str, folder: Path) -> None:
+    if settings_digest(used) != settings_digest(folder):
+        raise RecipeError(
+            f"vision.folder: the processor in {used} has other settings than that in {folder}, which will be "
+            "saved with the model; leave vision.folder out, and set what differs in vision.images and frames"
+        )
 
 
 def _fresh(recipe: Recipe) -> RowModel:

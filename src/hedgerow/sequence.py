@@ -6,13 +6,14 @@ data path; `Row.to` makes them tensors, field by field.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Listing
 from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from hedgerow.errors import BudgetError
+from hedgerow.errors import BudgetError, RecipeError
 
 Array = Any  # numpy in the data path, torch after `Row.to`; shapes and dtypes stand beside each field
 _A = TypeVar("_A", bound="Amounts")
@@ -194,12 +195,16 @@ class VisionInput:
 
     @staticmethod
     def join(inputs: Listing["VisionInput"]) -> "VisionInput | None":
-        """Put inputs one after another; None for none. Windows are widened with -1 to the widest."""
+        """Put inputs one after another; None for none. Windows are widened with -1 to the widest.
+
+        Raises:
+            RecipeError: their crops differ in shape, patches or levels.
+        """
         if not inputs:
             return None
-        patches = {item.patches for item in inputs}
-        if len(patches) != 1:
-            raise ValueError(f"crops of one row must have one number of patches, got {sorted(patches)}")
+        _check_alike("one number of patches", {item.patches for item in inputs})
+        _check_alike("one shape", {item.crops.shape[1:] for item in inputs})
+        _check_alike("one table of levels", {_digits(item.levels) for item in inputs})
         width = max(item.pooling.shape[1] for item in inputs)
         images = [item.images for item in inputs if item.images is not None]
         start, tables = 0, []
@@ -211,10 +216,22 @@ class VisionInput:
             crops=np.concatenate([item.crops for item in inputs]),
             pooling=np.concatenate(tables).astype(np.int32),
             grids=np.concatenate([item.grids for item in inputs]),
-            patches=patches.pop(),
+            patches=inputs[0].patches,
             images=np.concatenate(images) if images else None,
             levels=inputs[0].levels,
         )
+
+
+def _check_alike(what: str, found: set[Any]) -> None:
+    if len(found) > 1:
+        raise RecipeError(
+            f"crops of one row must have {what}, got {sorted(map(str, found))}; give images and videos the "
+            "same settings"
+        )
+
+
+def _digits(levels: Array | None) -> str:
+    return "none" if levels is None else f"content {zlib.crc32(levels.tobytes()):08x}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -157,3 +157,22 @@ def _runs(pid):
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+SLOW_START = """
+import time
+from hedgerow.data import probes
+from hedgerow.vision.processor import Molmo2Processor
+real = Molmo2Processor.layout
+def layout(*args, **options):
+    time.sleep(1.2)
+    return real(*args, **options)
+Molmo2Processor.layout = layout
+probes.serve()
+"""
+
+
+def test_a_processor_that_loads_slowly_is_not_the_fault_of_the_file(monkeypatch, good):
+    monkeypatch.setattr(probes, "_PROGRAM", SLOW_START)
+    with Prober(seconds=1.0) as prober:
+        assert prober.look(good, PROCESSOR).kind == "read"

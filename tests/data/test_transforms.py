@@ -194,6 +194,10 @@ def test_high_resolution_may_be_for_trees_of_some_tasks_only():
 
     assert crops("pointing") == crops("counting", "pointing") == 24
     assert crops("counting") is None
+    for task, expected in ((None, 24), ("counting", None)):  # none is "qa"; a root that says nothing has none
+        tree = MessageTree("q", (user(Image("a.png")),), (Branch((user("Where?"), said), task=task),))
+        few = Transforms(high_resolution=HighResolution(1.0, 24, ("qa",)))
+        assert few(tree, seed=0, turn=0).media[0].max_crops == expected
     assert (
         transforms(MessageTree("q", (asked, said), task="pointing"), seed=0, turn=0).media[0].max_crops == 24
     )

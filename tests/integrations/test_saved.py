@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from hedgerow.errors import RecipeError
+from hedgerow.integrations.hf import HedgerowTrainer
 from hedgerow.models.molmo2 import Molmo2
+from hedgerow.recipe import load_recipe
+from hedgerow.testing import tiny_recipe, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -28,7 +32,14 @@ def lora(runs, dropout=0.0):
     return model
 
 
-@pytest.mark.parametrize(("step", "rows", "adapted"), [(1, 3, False), (2, 4, False), (3, 7, True)])
+@pytest.mark.parametrize(
+    ("step", "rows", "adapted"),
+    [
+        pytest.param(1, 3, False, marks=pytest.mark.slow),
+        pytest.param(2, 4, False, marks=pytest.mark.slow),
+        (3, 7, True),
+    ],
+)
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(runs, tmp_path, step, rows, adapted):
     """Four rows an epoch, three a step: cut off within an epoch, at its end, and with dropout."""
 
@@ -50,6 +61,52 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(runs, tmp_path, step
     assert rest.given == [number for row in plan[rows:11] for number in row]  # and none from before
 
 
+def test_a_checkpoint_holds_what_is_trained_and_goes_on_from_the_rest_as_it_was(runs, data, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    made = runs.trainer(tmp_path, data, lora(runs), **settings | {"max_steps": 1})
+    made.train()
+    stored = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    trained = {name for name, parameter in made.model.named_parameters() if parameter.requires_grad}
+    assert trained == stored.keys() == {name for name in stored if "lora_" in name}
+    other = lora(runs)
+    with torch.no_grad():
+        next(parameter for parameter in other.parameters() if not parameter.requires_grad).add_(1.0)
+    with pytest.raises(
+        RecipeError, match=r"not trained are not those of the run \(content \w{16} then, \w{16} n"
+    ):
+        runs.trainer(tmp_path, data, other, **settings).train(resume_from_checkpoint=True)
+    whole = lora(runs).requires_grad_()
+    with pytest.raises(
+        RecipeError, match=r"no checkpoint of this model: missing model\..* and \d+ more; build"
+    ):
+        runs.trainer(tmp_path, data, whole, **settings).train(resume_from_checkpoint=True)
+
+
+def test_a_recipe_with_adapters_trains_them_alone_and_goes_on(runs, tmp_path):
+    said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+    trees = write_jsonl(tmp_path / "d.jsonl", [{"id": str(n), "messages": said} for n in range(3)])
+    chosen = {"lora": "{parts: [language], rank: 2, dropout: 0.5}", "optimizer.vision.lr": "0"}
+    recipe = load_recipe(tiny_recipe(tmp_path, trees), chosen)
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+
+    def made():
+        return HedgerowTrainer.from_recipe(recipe, runs.arguments(tmp_path / "run", **settings))
+
+    first = made()
+    start = runs.weights(first.model.model)
+    first.train()
+    again = made()
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    found, expected = runs.weights(again.model.model), runs.weights(first.model.model)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    still = {name for name, tensor in expected.items() if torch.equal(tensor, start[name])}
+    assert not any("lora_B" in name for name in still)
+    frozen = {name for name, one in first.model.model.named_parameters() if not one.requires_grad}
+    assert {name for name in start if "vision_tower" in name} <= frozen
+    assert {n for n in start if ".language_model." in n and "lora_" not in n} <= frozen <= still
+    assert not any("multi_modal_projector" in name for name in frozen)
+
+
 def test_a_finished_run_that_is_resumed_trains_no_further(runs, data, tmp_path):
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     first = runs.trainer(tmp_path, data, **settings)
@@ -62,7 +119,7 @@ def test_a_finished_run_that_is_resumed_trains_no_further(runs, data, tmp_path):
 
 def test_checkpoints_of_others_are_refused(runs, data, tmp_path):
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
-    runs.trainer(tmp_path, data, **settings).train()
+    runs.trainer(tmp_path, data, **settings | {"max_steps": 1}).train()
     folder = tmp_path / "checkpoint-1"
     with pytest.raises(RecipeError, match=r"checkpoint-1/model.safetensors holds no checkpoint of"):
         runs.trainer(tmp_path, data, lora(runs), **settings).train(resume_from_checkpoint=str(folder))
@@ -87,7 +144,7 @@ def test_the_saved_model_is_read_by_plain_transformers(runs, data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft
-@pytest.mark.parametrize("way", ["injected", "get_peft_model"])
+@pytest.mark.parametrize("way", ["injected", pytest.param("get_peft_model", marks=pytest.mark.slow)])
 def test_adapters_of_a_user_train_alone_and_are_saved_for_peft(runs, data, tmp_path, way):
     if way == "injected":
         model = lora(runs)

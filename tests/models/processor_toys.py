@@ -179,7 +179,7 @@ _IDS = {  # of the config, where they are not called like the attribute of the t
 def checkpoint(folder: Path, name: str) -> Path:
     """Let `transformers` save a tiny model, its tokenizer and the settings of its processor."""
     kind = KINDS[name]
-    tokenizer = Tokenizer.from_str(load_tokenizer("tiny").to_str())
+    tokenizer = Tokenizer.from_str(_with_line_breaks(load_tokenizer("tiny")))
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False) for token in (*kind.names.values(), *kind.others)]
     )
@@ -204,6 +204,15 @@ def checkpoint(folder: Path, name: str) -> Path:
                 torch.nn.init.normal_(weight, std=0.15)
         model.save_pretrained(folder)
     return folder
+
+
+def _with_line_breaks(tokenizer: Tokenizer) -> str:
+    """A tokenizer in which two and three line breaks are one token, as in Gemma's."""
+    fields = json.loads(tokenizer.to_str())
+    model = fields["model"]
+    model["vocab"] |= {"Ċ" * count: _TEXT["vocab_size"] - count for count in (2, 3)}  # behind special ones
+    model["merges"] += [["Ċ", "Ċ"], ["ĊĊ", "Ċ"]]
+    return json.dumps(fields)
 
 
 def public(folder: Path, name: str) -> Any:

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.models.gemma3.modeling_gemma3 import get_block_sequence_ids_for_mask
 
+from hedgerow.build import build_model
 from hedgerow.content import Image, Text, Video
 from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
@@ -30,6 +31,7 @@ from hedgerow.models.generate import generate
 from hedgerow.models.pretrained import family_of, load, save
 from hedgerow.models.processor import ProcessorModel
 from hedgerow.models.sampling import Sampling
+from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget, Cost, Row
 from hedgerow.testing import tiny_checkpoint, tiny_encoder, write_jsonl, write_mp4, write_png
 from hedgerow.text import ChatFormat, load_tokenizer
@@ -413,6 +415,27 @@ def test_rows_of_another_family_are_refused(case, media):
         case.model.features(fewer)
 
 
+@pytest.mark.parametrize("case", ["smolvlm"], indirect=True)
+def test_a_processor_that_is_not_saved_with_the_model_is_refused(case, tmp_path):
+    """The folder may have moved, but `ask` would use the processor beside the model."""
+
+    def recipe_of(place):
+        return Recipe.model_validate(
+            {
+                "data": {"train": [{"path": "a.jsonl"}]}, "steps": 1, "out": tmp_path,
+                "model": {"checkpoint": case.folder, "tokenizer": str(case.folder)},
+                "vision": {"family": "processor", "folder": str(place)},
+            }
+        )  # fmt: skip
+
+    moved = shutil.copytree(case.folder, tmp_path / "moved")
+    assert build_model(recipe_of(moved)).hf.config.model_type == "smolvlm"
+    file = moved / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    with pytest.raises(RecipeError, match=r"the processor in .*moved has other settings than that in"):
+        build_model(recipe_of(moved))
+
+
 # As users run it
 
 
@@ -436,7 +459,7 @@ def test_a_recipe_trains_it_and_the_trained_model_answers(case, media, hedgerow,
     recipe = {
         "data": {"train": [{"path": str(data)}], "frames": {"folder": str(tmp_path / "frames")}},
         "model": {"checkpoint": str(origin), "tokenizer": str(origin)},
-        "vision": {"family": "processor", "folder": str(origin), "max_frames": 2},
+        "vision": {"family": "processor", "max_frames": 2},
         "packing": {"budget": {"tokens": 600, "crops": 600}, "workers": 1},
         "steps": 2, "out": str(tmp_path / "run"), "threads": 1,
     }  # fmt: skip

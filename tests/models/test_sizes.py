@@ -9,8 +9,11 @@ from hedgerow.errors import DataError, RecipeError
 from hedgerow.flops import PUBLISHED, FlopModel
 from hedgerow.models.assemble import ModelSpec, build, save
 from hedgerow.models.connector import model_class
+from hedgerow.models.lora import adapt
+from hedgerow.models.lora_spec import LoraSpec
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.models.sizes import (
+    adapters_of,
     config_of,
     parameters_of,
     published_config,
@@ -52,6 +55,16 @@ def test_parameters_of_a_small_model_are_those_it_has(tmp_path):
     assert sizes_of(config_of(tmp_path / "model", None)).decoder == sum(
         p.numel() for layer in model.hf.model.language_model.layers for p in layer.parameters() if p.ndim > 1
     )
+
+
+@pytest.mark.parametrize("targets", [None, ("q_proj", "mlp.up_proj")])
+def test_adapters_are_counted_as_they_are_made(targets):
+    spec, tokenizer = ModelSpec(**TINY_MODEL), load_tokenizer("tiny")
+    lora = LoraSpec(("language", "connector"), rank=3, targets=targets)
+    model = build(spec, tokenizer=tokenizer, seed=0)
+    adapt(model, lora, seed=0)
+    made = [p.numel() for name, p in model.named_parameters() if "lora_" in name]
+    assert adapters_of(config_of(spec, tokenizer), lora) == sum(made) > 0
 
 
 @pytest.mark.parametrize("size", PUBLISHED)

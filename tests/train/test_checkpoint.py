@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hedgerow.errors import RecipeError
+from hedgerow.recipe import Recipe
 from hedgerow.train import checkpoint
 from hedgerow.train.checkpoint import State
 
@@ -168,3 +169,38 @@ def test_weights_of_another_model_are_refused_and_the_difference_named(toy, tmp_
     with pytest.raises(RecipeError, match=r"holds another model: size mismatch for vision\.") as raised:
         checkpoint.load_weights(folder, other)
     assert "\n" not in str(raised.value)
+
+
+def test_a_processor_may_move_but_not_change(tmp_path):
+    """Its folder is that of the model; what the run depends on are its settings."""
+
+    def recipe_of(place):
+        (tmp_path / place).mkdir(exist_ok=True)
+        settings = tmp_path / place / "preprocessor_config.json"
+        settings.write_text("{}" if place != "other" else '{"do_resize": false}')
+        (tmp_path / "d.jsonl").touch()
+        fields = {"data": {"train": [{"path": tmp_path / "d.jsonl"}]}, "steps": 6, "out": tmp_path / "run"}
+        vision = {"family": "processor", "folder": str(tmp_path / place)}
+        return Recipe.model_validate(fields | {"vision": vision, "model": {"checkpoint": tmp_path / place}})
+
+    folder = checkpoint.save(tmp_path / "run", torch.nn.Linear(1, 1), state(1), recipe_of("one"))
+    checkpoint.check_run(folder, recipe_of("moved"))
+    with pytest.raises(RecipeError, match=r"vision\.folder\.preprocessor_config\.json was content"):
+        checkpoint.check_run(folder, recipe_of("other"))
+
+
+def test_weights_that_cannot_be_read_are_told(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    model.bias.requires_grad_(False)
+    file = tmp_path / "weights.safetensors"
+    checkpoint.write_weights(file, model)
+    other = torch.nn.Linear(2, 1)
+    assert checkpoint.read_weights(file, other) == ["missing bias"]
+    assert torch.equal(other.weight, model.weight)
+    assert checkpoint.read_weights(file, torch.nn.Linear(3, 1, bias=False)) == [
+        "size mismatch for weight: [1, 2], not [1, 3]",
+        "missing weight",
+    ]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "incomplete" in checkpoint.read_weights(file, model)[0].lower()
+    assert checkpoint.read_weights(tmp_path / "none", model)

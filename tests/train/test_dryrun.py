@@ -74,6 +74,28 @@ def test_sizes_are_read_from_a_checkpoint(own, tmp_path):
     assert found.name == str(tmp_path / "model")
 
 
+def test_conversations_are_written_as_the_recipe_says(own, tmp_path):
+    load_tokenizer("tiny").save(str(tmp_path / "tokenizer.json"))
+    said = "<|im_start|>{{ m.role }} says\n{{ m.content }}<|im_end|>\n"
+    template = "{% for m in messages %}" + said + "{% endfor %}"
+    settings = {
+        "chat_template": template + "{% if add_generation_prompt %}<|im_start|>assistant says\n{% endif %}"
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    usual = {"model.tokenizer": str(tmp_path)}
+    ways = [usual, usual | {"model.bos": "<|endoftext|>"}, usual | {"model.template": "tokenizer"}]
+    walks = [dry_run(load_recipe(own, way)).forecast.walk for way in ways]
+    tokens = [walk.row["tokens"] * walk.rows for walk in walks]
+    assert tokens[1] == tokens[0] + walks[0].examples
+    assert tokens[2] > tokens[0] + 2 * walks[0].examples
+    model = build(ModelSpec(**TINY_MODEL), tokenizer=load_tokenizer("tiny"), seed=0)
+    save(model, tmp_path / "model", tokenizer=load_tokenizer("tiny"), settings=dict(TINY_VISION))
+    gone = {"model.tokenizer": str(tmp_path / "gone"), "model.template": "tokenizer"}
+    origin = {"model.spec": "null", "model.checkpoint": str(tmp_path / "model")}
+    found = dry_run(load_recipe(own, gone | origin))
+    assert (found.trial.tokenizer, found.forecast.walk.row) == ("tiny", walks[0].row)
+
+
 def test_without_a_model_or_a_size_there_is_one_clear_line(hedgerow):
     code, _, err = hedgerow("train", RECIPES / "molmo2_sft.yaml", "--dry-run")
     assert code == 2

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -118,6 +119,31 @@ def test_a_run_that_was_cut_off_gives_its_newest_checkpoint(toy, tmp_path):
     assert str(found).startswith(f"{tmp_path / 'to'}: model of family molmo2 after step 2, ")
 
 
+def test_a_checkpoint_of_a_version_with_other_settings_is_named(finished, tmp_path):
+    folder = shutil.copytree(finished[0] / "run", tmp_path / "run")
+    rewrite(folder / "checkpoints/step-00000002", sparkle=1)
+    with pytest.raises(RecipeError, match=r"recipe\.json: sparkle: unknown key .*use the version of"):
+        export(folder, tmp_path / "to", step=2)
+
+
+def rewrite(folder, **changes):
+    """Change the recipe of a checkpoint."""
+    file, manifest = folder / "recipe.json", folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    told = json.loads(manifest.read_text())
+    told["sizes"]["recipe.json"] = file.stat().st_size
+    manifest.write_text(json.dumps(told))
+
+
+def test_a_tokenizer_that_moved_is_where_the_recipe_says(finished, tmp_path):
+    folder = shutil.copytree(finished[0] / "run", tmp_path / "run")
+    recipe = json.loads((finished[0] / "recipe.yaml").read_text()) | {"out": str(folder)}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    model = json.loads((folder / "checkpoints/step-00000002/recipe.json").read_text())["model"]
+    rewrite(folder / "checkpoints/step-00000002", model=model | {"tokenizer": str(tmp_path / "gone")})
+    assert export(tmp_path / "recipe.yaml", tmp_path / "to", step=2).step == 2
+
+
 def test_adapters_alone_are_those_the_run_left(finished, tmp_path):
     folder, _ = finished
     export(folder / "run", tmp_path / "to", adapter=True)
@@ -139,8 +165,8 @@ def test_an_export_is_replaced_and_anything_else_is_left_alone(finished, tmp_pat
 
     for maker in ("load", "build_model"):
         monkeypatch.setattr(f"hedgerow.train.export.{maker}", read)
-    for adapter in (False, True):
-        with pytest.raises(RecipeError, match="letters is not empty and holds no model; give a new folder"):
+    for adapter, what in ((False, "model"), (True, "adapters")):
+        with pytest.raises(RecipeError, match=f"letters is not empty and holds no {what}; give a new"):
             export(folder / "run", tmp_path / "letters", adapter=adapter)
     with pytest.raises(RecipeError, match="to is not empty"):
         export(folder / "run", tmp_path / "to", adapter=True)

@@ -6,6 +6,7 @@ import pytest
 
 from hedgerow.errors import RecipeError
 from hedgerow.flops import PUBLISHED, FlopModel
+from hedgerow.models.lora_spec import LoraSpec
 from hedgerow.models.sizes import published_config
 from hedgerow.packing.plan import plan_rows
 from hedgerow.recipe import load_recipe
@@ -66,14 +67,39 @@ def test_what_is_frozen_has_no_gradient_and_no_moments(recipe):
     assert found.gradients == 4 * (parameters.vision + parameters.connector)
     assert found.moments == 2 * found.gradients
     assert found.weights == 4 * parameters.total
+    upper = "as if all parts were trained whole: it is less"
+    assert [upper in str(made(one)) for one in (frozen, recipe)] == [True, False]
+
+
+def test_adapters_alone_have_gradients_and_moments(recipe):
+    still = recipe.optimizer.vision.model_copy(update={"lr": 0.0})
+    optimizer = recipe.optimizer.model_copy(update={"vision": still})
+    lora = LoraSpec(("language",), rank=16)
+    found = made(recipe.model_copy(update={"lora": lora, "optimizer": optimizer}))
+    sizes, parameters = PUBLISHED["8B"], found.parameters
+    pairs = 2 * (sizes.hidden + sizes.queries) + 2 * (sizes.hidden + sizes.keys)
+    adapters = 16 * sizes.layers * (pairs + 3 * (sizes.hidden + sizes.mlp))
+    assert found.trained.adapters == adapters
+    assert found.memory.weights == 4 * (parameters.total + adapters)
+    assert found.memory.gradients == 4 * (parameters.connector + adapters)
+    assert found.to_dict()["trained"]["total"] == parameters.connector + adapters
+    assert "vision frozen, connector, language by adapters" in str(found)
+    assert found.memory.peak < 0.5 * made(recipe).memory.peak
 
 
 def test_a_gpu_that_is_too_small_is_told(recipe):
     found = made(recipe)
     assert found.memory.peak > 80e9
     assert "it does not fit one of 80 GB" in str(found)
+    assert "more GPUs do not help" in str(found)
+    assert "gradient_checkpointing" not in str(found), "it is on"
+    model = recipe.model.model_copy(update={"gradient_checkpointing": False})
+    assert "model.gradient_checkpointing: true, shorter rows" in str(
+        made(recipe.model_copy(update={"model": model}))
+    )
     little = dataclasses.replace(found, memory=dataclasses.replace(found.memory, moments=0, gradients=0))
     assert "; it fits one of 80 GB" in str(little)
+    assert "to fit" not in str(little)
 
 
 @pytest.mark.parametrize(

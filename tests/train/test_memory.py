@@ -1,6 +1,7 @@
 """The formula of memory: byte for byte what torch saves for the backward pass of small models."""
 
 import contextlib
+import weakref
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ from transformers import Molmo2Config
 
 from hedgerow.flops import PUBLISHED
 from hedgerow.models.connector import model_class
+from hedgerow.models.lora import adapt
+from hedgerow.models.lora_spec import LoraSpec
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.models.sizes import Parameters, parameters_of, published_config, sizes_of, twin_config
 from hedgerow.sequence import Budget, Row, VisionInput
 from hedgerow.testing import tiny_encoder
 from hedgerow.text import load_tokenizer
-from hedgerow.train.memory import Activations, Load, memory_of
+from hedgerow.train.memory import Activations, Load, Trained, memory_of
 from hedgerow.tree import Message, MessageTree
 
+ALL = Trained(frozenset({"vision", "connector", "language"}))
 WIDTHS = {"bf16": 2, "fp32": 4}
 SHAPES = {  # language, vision: two sizes
     "small": (
@@ -50,27 +54,36 @@ def model_of(size, shape, *, checkpointing):
     return Molmo2(model_class(config)(config), gradient_checkpointing=checkpointing).train()
 
 
+class Held:
+    """What stands in the graph for a tensor that is saved."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
 @contextlib.contextmanager
 def saved(model, *, low):
-    """Collects the storages that are saved for the backward pass, those of the model's own tensors not."""
+    """Collects what the graph holds for the backward pass, the model's own tensors not."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    found = {}
+    found = weakref.WeakSet()
 
     def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # kept alive, or another would get its place
-        return tensor
+        held = Held(tensor)
+        if tensor.untyped_storage().data_ptr() not in own:
+            found.add(held)
+        return held
 
     with (
         torch.autocast("cpu", torch.bfloat16, enabled=low),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor),
     ):
         yield found
 
 
 def total(found):
-    return sum(storage.nbytes() for storage in found.values())
+    """Bytes of what the graph still holds, each storage once."""
+    storages = [held.tensor.untyped_storage() for held in found]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def copies(module, *, low):
@@ -81,8 +94,9 @@ def copies(module, *, low):
 def text_bytes(model, *, low):
     said = (Message("user", "x " * 40), Message("assistant", "y " * 40))
     row = Row.join([tiny_encoder()(MessageTree("a", said))], Budget(tokens=1000)).to("cpu")
+    seen = torch.zeros(1, requires_grad=True)  # what vision adds has a gradient
     with saved(model, low=low) as found:
-        kept = model.language(model.embed(row), row)
+        kept = model.language(model.embed(row) + seen, row)
     assert len(kept) == len(row)
     return total(found), len(row)
 
@@ -145,7 +159,7 @@ def test_memory_of_an_8b_row():
     formula = Activations(sizes, width=2, norm_after=False, recompute=True)
     load = Load.of_frames(sizes, tokens=16384, crops=128)
     assert load == Load(16384, 128, slots=128 * 81, window=9)
-    found = memory_of(formula, parameters, load, trained=parameters.total, chunk=256)
+    found = memory_of(formula, parameters, load, trained=ALL, chunk=256)
     assert found.states == 16 * parameters.total, "fp32 weights, gradients and two moments"
     assert found.vision == 128 * 729 * (588 + 25 * 1152) * 2
     assert found.kept == found.vision + found.connector + found.language
@@ -155,14 +169,63 @@ def test_memory_of_an_8b_row():
         parameters.total - parameters.embedding
     )
     assert found.to_dict()["peak"] == found.peak
-    frozen = memory_of(formula, parameters, load, trained=0, chunk=256)
-    assert frozen.states == 4 * parameters.total
     without = Activations(sizes, width=2, norm_after=False, recompute=False)
-    assert memory_of(without, parameters, load, trained=0, chunk=256).layer == 0
+    assert memory_of(without, parameters, load, trained=ALL, chunk=256).layer == 0
+
+
+PARTS = Parameters(vision=1000, connector=200, language=5000, embedding=700, head=600)
+
+
+@pytest.mark.parametrize(
+    ("trained", "count", "kept", "copied"),
+    [  # what has gradients, parts that keep activations beside language, weights copied to bf16 for long
+        (ALL, 6200, {"vision", "connector"}, 6200 - 700),
+        (Trained(frozenset({"connector"})), 200, {"connector"}, 200 + 600),
+        (Trained(frozenset({"connector"}), frozenset({"language"}), 70), 270, {"connector"}, 270 + 600),
+        (Trained(frozenset(), frozenset({"vision"}), 30), 30, {"vision", "connector"}, 30 + 600),
+        (Trained(frozenset({"language"})), 5000, set(), 5000 - 700),
+    ],
+)
+def test_memory_of_what_is_trained_in_part(trained, count, kept, copied):
+    formula = Activations(PUBLISHED["4B"], width=2, norm_after=False, recompute=True)
+    found = memory_of(formula, PARTS, Load(100, 2, 20, 9), trained=trained, chunk=1)
+    assert found.weights == 4 * (6200 + trained.adapters)
+    assert (found.gradients, found.moments) == (4 * count, 8 * count)
+    assert {name for name in ("vision", "connector") if getattr(found, name)} == kept
+    head = 4 * 600 if "language" in trained.whole else 0
+    assert found.loss == 151936 * 6 + head + 2 * copied
+
+
+@pytest.mark.parametrize("precision", WIDTHS)
+@pytest.mark.parametrize("adapted", ["none", "language", "vision", "language, vision"])
+def test_frozen_and_adapted_parts_keep_what_the_formula_says(precision, adapted):
+    """Only the connector is trained whole."""
+    low, parts = precision == "bf16", adapted.split(", ")
+    model = model_of("8B", "small", checkpointing=True)
+    model.requires_grad_(False)
+    if adapted != "none":
+        adapt(model, LoraSpec(tuple(parts), rank=2), seed=0)
+    inner = model.hf.model
+    for name, parameter in model.hf.named_parameters():
+        parameter.requires_grad_("lora_" in name or "multi_modal_projector" in name)
+    formula = Activations(
+        sizes_of(model.hf.config), width=WIDTHS[precision], norm_after=False, recompute=True
+    )
+    trained = Trained(frozenset({"connector"}), frozenset(parts) - {"none"}, 1)
+    found, tokens = text_bytes(model, low=low)
+    load = Load(tokens, crops=5, slots=20, window=9)
+    expected = memory_of(formula, parameters_of(model.hf.config), load, trained=trained, chunk=1)
+    assert expected.language - found == tokens * (4 * 96 + 8), "a frozen norm and table keep no input"
+    found = vision_bytes(model, low=low) - copies(inner.multi_modal_projector, low=low)
+    if "vision" in parts:
+        assert found == pytest.approx(expected.vision + expected.connector, rel=0.003), "A's output is extra"
+    else:  # nothing of the tower; and what reads it has no weights to keep, for it hands no gradient on
+        assert 0.75 * expected.connector < found <= expected.connector
+        assert expected.vision == 0
 
 
 def test_no_weight_is_copied_in_fp32():
     parameters = Parameters(vision=10, connector=10, language=100, embedding=30, head=20)
     formula = Activations(PUBLISHED["4B"], width=4, norm_after=False, recompute=True)
-    found = memory_of(formula, parameters, Load(1, 0, 0, 9), trained=120, chunk=1)
+    found = memory_of(formula, parameters, Load(1, 0, 0, 9), trained=ALL, chunk=1)
     assert found.loss == 151936 * 4 + 80

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from hedgerow.errors import RecipeError
 from hedgerow.recipe import Rate, Schedule
 from hedgerow.train.optim import Optimizers, learning_rate, linear_matrices
 
@@ -107,6 +108,12 @@ def test_a_rate_of_zero_freezes_a_group(toy, tmp_path):
     assert not model.vision.weight.requires_grad
     assert "vision" not in optimizers.rates(1)
     assert id(model.vision.weight) not in map(id, optimizers.parameters)
+
+
+def test_rates_that_are_all_zero_are_refused_by_name(toy, tmp_path):
+    rates = {name: {"lr": 0.0} for name in ("vision", "connector", "language")}
+    with pytest.raises(RecipeError, match=r"nothing would be trained: .*optimizer\.language\.lr.* are 0"):
+        make(toy, tmp_path, **rates)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

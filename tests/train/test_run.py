@@ -7,7 +7,7 @@ import pytest
 
 from hedgerow import read_trees
 from hedgerow.build import build_encoder
-from hedgerow.data.transforms import Transforms
+from hedgerow.data.transforms import HighResolution, Transforms
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.recipe import load_recipe
 from hedgerow.recipe.sections import Rate
@@ -109,6 +109,11 @@ def test_names_in_the_recipe_that_no_example_has_are_told(recipe, caplog):
         "data.transforms.templates.pionting": {
             "data": recipe.data.model_copy(
                 update={"transforms": Transforms(templates={"pionting": ("{text}",)})}
+            )
+        },
+        "data.transforms.high_resolution.tasks.pionting": {
+            "data": recipe.data.model_copy(
+                update={"transforms": Transforms(high_resolution=HighResolution(tasks=("pionting",)))}
             )
         },
     }.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -55,7 +56,8 @@ def values(vision):
 @pytest.mark.parametrize("name", KINDS)
 def test_values_are_those_of_its_own_processor_to_the_last_bit(folders, tmp_path, name, settings):
     settings = KINDS[name].settings | settings
-    processor, tool = processor_of(folders, name, images=settings), public(folders[name], name)
+    processor = processor_of(folders, name, images=settings, frames=settings)
+    tool = public(folders[name], name)
     for number, size in enumerate(SIZES):
         image = Image(str(write_png(tmp_path / f"{number}.png", size=size, seed=number)))
         found = tool(images=[PIL.Image.open(image.path)], text=[tool.image_token], images_kwargs=settings)
@@ -79,7 +81,7 @@ def test_layouts_from_sizes_are_what_the_pixels_become(folders, tmp_path, name):
     for number, size in enumerate(SIZES):
         image = Image(str(write_png(tmp_path / f"{number}.png", size=size, seed=number)))
         layout = processor.layout(image, ImageFacts(image.name, *size))
-        (marks,) = layout.pieces
+        (marks,) = (piece for piece in layout.pieces if isinstance(piece, Marks))
         vision = processor.visual(image, layout)
         assert marks.patch == image_token
         assert layout.slots == marks.names.count(image_token) == len(vision.pooling)
@@ -104,8 +106,18 @@ def test_a_video_is_its_frames_each_an_image_after_its_time(folders, tmp_path, n
     layout = processor.layout(video, probe(video))
     texts = [piece for piece in layout.pieces if isinstance(piece, str)]
     marks = [piece for piece in layout.pieces if isinstance(piece, Marks)]
-    assert texts == ["0.0 ", " 0.8 ", " 1.5 ", "\nSubtitles:\n0.2 - 0.4 Hi"]
-    (image,) = processor.layout(Image("a.png"), ImageFacts("a.png", 48, 32)).pieces
+    begin, end = {"gemma3": ("\n\n",) * 2, "internvl": ("", "\n"), "llava_onevision": ("", "\n")}.get(
+        name, ("", "")
+    )
+    assert texts == [
+        f"0.0 {begin}",
+        f"{end} 0.8 {begin}",
+        f"{end} 1.5 {begin}",
+        f"{end}\nSubtitles:\n0.2 - 0.4 Hi",
+    ]
+    alone = processor.layout(Image("a.png"), ImageFacts("a.png", 48, 32)).pieces
+    (image,) = (piece for piece in alone if isinstance(piece, Marks))
+    assert alone == tuple(piece for piece in (begin, image, end) if piece)
     assert marks == [image] * 3
     vision = processor.visual(video, layout)
     assert len(vision.images) == 3
@@ -142,6 +154,17 @@ def test_inputs_of_many_images_are_joined_and_kept(folders, tmp_path, name):
         assert np.array_equal(getattr(first, field.name), getattr(second, field.name)), field.name
 
 
+def test_frames_are_made_again_when_the_settings_of_the_folder_change(folders, tmp_path):
+    folder = shutil.copytree(folders["smolvlm"], tmp_path / "smolvlm")
+    video = Video(str(write_mp4(tmp_path / "v.mp4")))
+    kept = tmp_path / "frames"
+    seen(FrameCache(HFProcessor(str(folder), max_frames=2), kept, 10**8), video)
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"resample": 0}))
+    seen(FrameCache(HFProcessor(str(folder), max_frames=2), kept, 10**8), video)
+    assert len(list(kept.iterdir())) == 2
+
+
 def test_it_is_pickled_without_the_processor_it_loads(folders, tmp_path):
     processor = processor_of(folders, "internvl")
     image = Image(str(write_png(tmp_path / "a.png")))
@@ -173,6 +196,37 @@ def test_a_folder_without_a_processor_is_named(tmp_path):
         HFProcessor(str(tmp_path)).layout(Image("a.png"), ImageFacts("a.png", 60, 40))
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", '{"model_type": "smolvlm", "text_config": {"hidden_size": "big"}}'),
+        ("preprocessor_config.json", "[]"),
+        ("processor_config.json", "{"),
+    ],
+)
+def test_a_file_of_the_processor_that_is_wrong_is_told_in_one_line(folders, tmp_path, file, text):
+    folder = shutil.copytree(folders["smolvlm"], tmp_path / "smolvlm")
+    (folder / file).write_text(text)
+    with pytest.raises(RecipeError, match="its processor cannot be loaded") as error:
+        HFProcessor(str(folder)).layout(Image("a.png"), ImageFacts("a.png", 60, 40))
+    assert "\n" not in str(error.value)
+
+
+def test_values_of_settings_that_are_wrong_are_told(folders, tmp_path):
+    wrong = {"image_mean": "x"}
+    with pytest.raises(
+        RecipeError, match=r"ProcessorPil fails with \{'image_mean': 'x'\} .*; correct vision"
+    ):
+        seen_by(folders, tmp_path, wrong)
+    with pytest.raises(RecipeError, match=r"image_mean \[0\.5\], .*; give three numbers each"):
+        seen_by(folders, tmp_path, {"image_mean": [0.5]})
+
+
+def seen_by(folders, tmp_path, settings):
+    image = Image(str(write_png(tmp_path / "a.png")))
+    return seen(processor_of(folders, "smolvlm", images=settings, frames=settings), image)
+
+
 def test_an_image_it_refuses_is_named(folders):
     with pytest.raises(MediaError, match=r"a\.png: .* refuses an image of 900 x 4 pixels: absolute aspect"):
         processor_of(folders, "qwen2_5_vl").layout(Image("a.png"), ImageFacts("a.png", 900, 4))
@@ -184,6 +238,11 @@ def test_an_image_that_changed_since_it_was_measured_is_refused(folders, tmp_pat
     layout = processor.layout(image, ImageFacts(image.name, 61, 40))
     with pytest.raises(MediaError, match=r"now \(60, 40\) pixels, \(61, 40\) when measured"):
         processor.visual(image, layout)
+
+
+def test_images_and_frames_that_no_row_could_hold_side_by_side_are_refused(folders):
+    with pytest.raises(RecipeError, match="have another image_mean, image_std, and a row holds both"):
+        processor_of(folders, "smolvlm", images={key: SCALED[key] for key in ("image_mean", "image_std")})
 
 
 def test_no_frames_are_no_video(folders):

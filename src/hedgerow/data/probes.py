@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -21,7 +23,7 @@ from hedgerow.errors import MediaError
 from hedgerow.vision.facts import Facts, probe
 from hedgerow.vision.processor import Molmo2Processor, VisionProcessor
 
-SECONDS = 10.0  # of one look
+SECONDS = 10.0  # to look a file up, and again to read it
 MEMORY = 2**30  # bytes of a child
 _PROGRAM = "from hedgerow.data.probes import serve; serve()"
 
@@ -52,7 +54,7 @@ class Prober:
     code of libraries) on Linux. Use it as a context, or close it.
 
     Args:
-        seconds: how long one look may take.
+        seconds: how long it may take to look a file up, and again to read its pixels.
         memory: bytes that the child may hold.
     """
 
@@ -145,7 +147,7 @@ def probe_apart(
     Args:
         media: any.
         decode: whether to read its pixels too.
-        seconds: how long it may take, the start of the child (0.3 s) not counted.
+        seconds: as for `Prober`.
         memory: bytes that the child may hold.
     """
     processor = Molmo2Processor()
@@ -165,17 +167,18 @@ def serve() -> None:
                 media, processor, facts, seconds = channel.recv()
             except EOFError:
                 return
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-            outcome = _look(media, processor, facts)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            channel.send(outcome)
+            channel.send(_look(media, processor, facts, seconds))
 
 
-def _look(media: Media, processor: VisionProcessor | None, facts: Facts | None) -> Outcome:
+def _look(media: Media, processor: VisionProcessor | None, facts: Facts | None, seconds: float) -> Outcome:
     try:
-        facts = facts or probe(media)
+        with _limit(seconds):
+            facts = facts or probe(media)
         if processor is not None:
-            processor.visual(media, processor.layout(media, facts, label=None))
+            # Reads no file, but may have to load what it needs, for which the media are not to blame.
+            layout = processor.layout(media, facts, label=None)
+            with _limit(seconds):
+                processor.visual(media, layout)
     except (MemoryError, MediaError) as error:
         if not _wants_memory(error):
             return Outcome("refused", None, str(error), _peak())
@@ -186,6 +189,16 @@ def _look(media: Media, processor: VisionProcessor | None, facts: Facts | None) 
         reason = f"{media.name}: its decoder fails ({type(error).__name__}: {error}); leave it out"
         return Outcome("crashed", None, reason, _peak())
     return Outcome("read", facts, "", _peak())
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """End this process if what is done takes longer."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _wants_memory(error: BaseException | None) -> bool:

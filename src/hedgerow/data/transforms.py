@@ -68,7 +68,7 @@ class HighResolution:
     """With a probability, the images of a tree are cut into up to `max_crops` crops.
 
     Defaults are those of arXiv 2601.10611's public code for pointing in images. With `tasks` only trees are
-    meant that have a node of one of them.
+    meant that have an answer of one of them.
     """
 
     probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
@@ -77,7 +77,8 @@ class HighResolution:
 
     def concerns(self, tree: MessageTree) -> bool:
         """Say whether a tree may be drawn."""
-        return not self.tasks or any(node.task in self.tasks for node in tree.nodes())
+        answered = [n for n in tree.nodes() if any(message.role == "assistant" for message in n.messages)]
+        return not self.tasks or any((node.task or "qa") in self.tasks for node in answered)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -12,7 +12,7 @@ from hedgerow.errors import HedgerowError, RecipeError
 from hedgerow.text import ChatFormat
 from hedgerow.tree import Message, MessageTree, Node
 from hedgerow.vision.facts import Facts
-from hedgerow.vision.processor import MediaLayout, VisionProcessor
+from hedgerow.vision.processor import Marks, MediaLayout, VisionProcessor
 from hedgerow.weights.answer import Answer, stated
 
 
@@ -71,11 +71,14 @@ class Writer:
         if inside or _speaks(message):
             parts = message.parts if inside else _said(message.parts)
             turn = self.around(history)
-            draft.add(self.chat.markup(turn.header))
             if message.role == "assistant":
+                draft.add(self.chat.markup(turn.header))
                 self._add_answer(draft, message, above + draft.media, turn)
             else:
-                group = self._add_content(draft, parts, above + draft.media, first, group, lead=turn.lead)
+                content = list(_content(draft, parts, above + draft.media, first))
+                turn = _joined(turn, content[0]) if isinstance(parts[0], Image | Video) else turn
+                draft.add(self.chat.markup(turn.header))
+                group = self._add_content(draft, filter(None, [turn.lead, *content]), group)
                 draft.add(self.chat.markup(turn.tail))
         return group + (bool(own) and self.processor.groups == "message")
 
@@ -108,22 +111,15 @@ class Writer:
                 group += alone
         return group + (groups == "per_image")
 
-    def _add_content(
-        self, draft: Draft, parts: Listing[Part], shown: Shown, first: int, group: int, *, lead: str
-    ) -> int:
-        """Write parts in their order, each stretch of text as one; media among them are `first` and on.
-
-        `lead` are spaces before the text that comes first.
-        """
-        for is_media, stretch in groupby(parts, lambda part: isinstance(part, Image | Video)):
-            if is_media:
-                for _ in stretch:
-                    group = self._add_layout(draft, draft.media[first][1], group)
-                    first += 1
+    def _add_content(self, draft: Draft, content: Iterable[str | MediaLayout], group: int) -> int:
+        """Write text and media in their order, each stretch of text as one."""
+        for kind, stretch in groupby(content, type):
+            if kind is str:
+                draft.add(self.chat.encode("".join(map(str, stretch))).tokens)
             else:
-                text = "".join(written(draft.place(part, shown)) for part in _said(stretch))
-                draft.add(self.chat.encode(text, lead=lead).tokens)
-            lead = ""
+                for layout in stretch:
+                    assert isinstance(layout, MediaLayout)
+                    group = self._add_layout(draft, layout, group)
         return group
 
     def _add_answer(self, draft: Draft, message: Message, shown: Shown, turn: Turn) -> None:
@@ -178,6 +174,32 @@ class Writer:
             goes_on = history[-1].role == history[-2].role
             header = "" if goes_on else self.chat.template.around(turns, len(turns) - 2)[1] + header
         return header, tail if _speaks(history[-1]) else ""
+
+
+def _content(draft: Draft, parts: Iterable[Part], shown: Shown, first: int) -> Iterator[str | MediaLayout]:
+    """Yield the text of parts and the layouts of media, which are those of the draft from `first` on.
+
+    Text that begins or ends a layout is taken out of it: it is tokens with the text it stands beside.
+    """
+    for part in parts:
+        if not isinstance(part, Image | Video):
+            yield written(draft.place(part, shown))
+            continue
+        layout = draft.media[first][1]
+        first += 1
+        marks = [place for place, piece in enumerate(layout.pieces) if isinstance(piece, Marks)]
+        begin, end = (marks[0], marks[-1] + 1) if marks else (0, len(layout.pieces))
+        yield "".join(map(str, layout.pieces[:begin]))
+        yield replace(layout, pieces=layout.pieces[begin:end])
+        yield "".join(map(str, layout.pieces[end:]))
+
+
+def _joined(turn: Turn, text: str | MediaLayout) -> Turn:
+    """Take the white space that ends a header to text behind it that begins with such."""
+    if not (isinstance(text, str) and text[:1].isspace()):
+        return turn
+    own = turn.header.rstrip()
+    return turn._replace(header=own, lead=turn.header[len(own) :] + turn.lead)
 
 
 def _speaks(message: Message) -> bool:

@@ -15,13 +15,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
-from hedgerow.build import build_encoder, build_model, origin_of, training_examples
+from hedgerow.build import build_chat, build_encoder, build_model, origin_of, training_examples
 from hedgerow.errors import RecipeError
 from hedgerow.integrations.arguments import check, settled
 from hedgerow.integrations.seen import Seen
@@ -30,16 +28,17 @@ from hedgerow.models.rows import RowModel
 from hedgerow.packing.loader import Loaded, RowLoader
 from hedgerow.recipe import Loss, Recipe
 from hedgerow.sequence import Row
-from hedgerow.text import load_tokenizer
-from hedgerow.train import parallel
+from hedgerow.train import checkpoint, parallel
 from hedgerow.train.loss import Sums, by_task
 from hedgerow.train.objective import objective_of
+from hedgerow.train.optim import freeze
 from hedgerow.train.run import row_loader
 from hedgerow.vision.processor import VisionProcessor
 from hedgerow.vision.wrapped import Wrapped
 
 _LOG = logging.getLogger("hedgerow")
-_PLACE = "hedgerow.RowLoader"  # where `trainer_state.json` says which row comes next
+# Where `trainer_state.json` says which row comes next, and what the weights are that are not trained.
+_PLACE, _FROZEN = "hedgerow.RowLoader", "hedgerow.frozen"
 
 
 class RowForTraining(nn.Module):
@@ -114,7 +113,8 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         model: of any family.
         rows: of this process: where several train, give the loader their number and its rank.
         args: `per_device_train_batch_size` is 1, a row; `max_steps` is given.
-        tokenizer: a `tokenizers.Tokenizer`; saved beside the model.
+        tokenizer: a `tokenizers.Tokenizer`, or the `ChatFormat` of the encoder, whose template and first
+            token are saved too; beside the model.
         processor: what encoded the media of the rows; its settings are saved beside the model.
         loss: what is minimised.
         origin: the folder the model came from, if any; other files there are saved beside it too.
@@ -151,14 +151,15 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         self.rows = rows
         self._tokenizer, self._settings, self._origin = tokenizer, _settings(processor), origin
         self._seen: list[Seen] = []
-        self.add_callback(_Progress(rows))
+        self.add_callback(_Progress(rows, trained))
 
     @classmethod
     def from_recipe(cls, recipe: Recipe, args: Any, **options: Any) -> Self:
         """Make model, rows and loss as a recipe says.
 
         Steps, optimiser, schedule, precision and checkpoints are as the arguments say, whatever the recipe
-        has. Make the arguments first: where several processes train, they join them.
+        has; only a part whose rate is 0 there is frozen here too. Make the arguments first: where several
+        processes train, they join them.
 
         Raises:
             HedgerowError: a file of the recipe is missing or bad.
@@ -172,11 +173,13 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
             )
         if recipe.context != 1 or recipe.weights.by_step:
             raise RecipeError("leave out context and weights.schedule, or use hedgerow train")
+        model = build_model(recipe)
+        freeze(model, recipe.optimizer)
         return cls(
-            build_model(recipe),
+            model,
             row_loader(recipe, training_examples(recipe, build_encoder(recipe))),
             args,
-            tokenizer=load_tokenizer(recipe.model.tokenizer),
+            tokenizer=build_chat(recipe),
             processor=recipe.vision,
             loss=recipe.loss,
             origin=origin_of(recipe),
@@ -240,7 +243,7 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001
         """Write the model as plain `transformers` reads it, or its adapters as `peft` does.
 
-        For a checkpoint, write what a resumed run needs.
+        For a checkpoint, write what a resumed run needs: the weights that are trained.
 
         Args:
             output_dir: new, empty, or an earlier model; None is `model` in the folder of the run.
@@ -251,7 +254,7 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         if _internal_call:
             folder = Path(str(output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            save_model(trained, str(folder / WEIGHTS))
+            checkpoint.write_weights(folder / WEIGHTS, trained)
             return
         folder = Path(output_dir or Path(self.args.output_dir) / "model")
         if hasattr(trained.model.hf, "peft_config"):
@@ -269,11 +272,13 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         file = Path(resume_from_checkpoint) / WEIGHTS
-        try:
-            load_model(model or self.model, file)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            told = " ".join(str(error).split())
-            raise RecipeError(f"{file} holds no checkpoint of this model: {told}") from None
+        wrong = checkpoint.read_weights(file, model or self.model)
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise RecipeError(
+                f"{file} holds no checkpoint of this model: {'; '.join(wrong[:3])}{more}; build the model as "
+                "the run did, with the same parts trained"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,19 +298,30 @@ class _Steps:
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]  # transformers has no types
-    """Keeps the place of the loader in `trainer_state.json`, and goes there in a resumed run."""
+    """Keeps the place of the loader in `trainer_state.json`, and goes there in a resumed run.
 
-    def __init__(self, rows: RowLoader) -> None:
-        self._rows = rows
+    Weights that are not trained stand in no checkpoint: it holds their digest, and they must have it again.
+    """
+
+    def __init__(self, rows: RowLoader, model: nn.Module) -> None:
+        self._rows, self._model, self._frozen = rows, model, ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._frozen = checkpoint.frozen_digest(self._model)
         if not state.global_step:
             return
-        if _PLACE not in state.stateful_callbacks:
+        kept = state.stateful_callbacks
+        if _PLACE not in kept:
             raise RecipeError(
                 "the checkpoint does not say which row comes next; resume from one that HedgerowTrainer wrote"
             )
-        self._rows.load_state_dict(state.stateful_callbacks[_PLACE])
+        then, now = kept[_FROZEN], self._frozen
+        if then != now:
+            raise RecipeError(
+                f"the weights that are not trained are not those of the run (content {then or 'none'} then, "
+                f"{now or 'none'} now); load the model that the run began with"
+            )
+        self._rows.load_state_dict(kept[_PLACE])
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Give a gradient of zeros to what a step did not reach, for its moments fade as in any step."""
@@ -316,7 +332,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]  # transformers has no t
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         place = self._rows.state_dict()
-        state.stateful_callbacks[_PLACE] = place
+        state.stateful_callbacks |= {_PLACE: place, _FROZEN: self._frozen}
         share = place["row"] / len(self._rows.plan(place["epoch"]).rows) if place["row"] else 0.0
         state.epoch = place["epoch"] + share
 

@@ -55,7 +55,8 @@ def check_replaceable(folder: Path, *, mark: str = MODEL_MARK) -> None:
     """
     place = placed(folder)
     if place.is_file() or (place.exists() and not (place / mark).is_file() and any(place.iterdir())):
-        raise RecipeError(f"{folder} is not empty and holds no model; give a new folder")
+        what = "adapters" if mark == ADAPTER_MARK else "model"
+        raise RecipeError(f"{folder} is not empty and holds no {what}; give a new folder")
 
 
 def placed(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from hedgerow.models.assemble.checkpoint import read_config
 from hedgerow.models.assemble.fresh import adapter_config, spec_config, token_fields
 from hedgerow.models.assemble.tokens import visual_ids
 from hedgerow.models.connector import model_class
+from hedgerow.models.lora_spec import LoraSpec
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.models.spec import ModelSpec
 
@@ -123,20 +124,39 @@ def sizes_of(config: Molmo2Config) -> Sizes:
 
 def parameters_of(config: Molmo2Config) -> Parameters:
     """Count the parameters of a model that is built without memory for its weights."""
-    with torch.device("meta"), no_init_weights():
-        hf: Any = model_class(config)(config)
+    hf = _weightless(config)
     tables = {"embedding": hf.get_input_embeddings().weight, "head": hf.lm_head.weight}
     if tables["embedding"] is tables["head"]:
         tables["head"] = tables["head"][:0]
-    parts: dict[str, nn.Module] = {
-        "vision": hf.model.vision_tower,
-        "connector": hf.model.multi_modal_projector,
-        "language": hf.model.language_model,
-    }
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in _parts(hf).items()}
     counts |= {name: table.numel() for name, table in tables.items()}
     counts["language"] += counts["head"]
     return Parameters(**counts)
+
+
+def adapters_of(config: Molmo2Config, lora: LoraSpec) -> int:
+    """Count the parameters of the adapters that `hedgerow.models.lora.adapt` gives a model."""
+    hf = _weightless(config)
+    inside = {module for name in lora.parts for module in _parts(hf)[name].modules()}
+    layers = {f".{n}": m for n, m in hf.named_modules() if m in inside and isinstance(m, nn.Linear)}
+    ends = ("",) if lora.targets is None else tuple(f".{target}" for target in lora.targets)
+    sides = (m.in_features + m.out_features for name, m in layers.items() if name.endswith(ends))
+    return lora.rank * sum(sides)
+
+
+def _weightless(config: Molmo2Config) -> Any:
+    with torch.device("meta"), no_init_weights():
+        return model_class(config)(config)
+
+
+def _parts(hf: Any) -> dict[str, nn.Module]:
+    """The parts without the head, which is of the language model too."""
+    inner = hf.model
+    return {
+        "vision": inner.vision_tower,
+        "connector": inner.multi_modal_projector,
+        "language": inner.language_model,
+    }
 
 
 def twin_config(config: Molmo2Config, tokenizer: Any) -> Molmo2Config:

@@ -1,8 +1,8 @@
 """Reads recipes from YAML.
 
-Relative paths of inputs (`data`, `model`, `init`) are taken relative to the recipe's folder when they stand
-in the file, and to the working directory when they come as an override; `out` is always relative to the
-working directory.
+Relative paths of inputs (`data`, `model`, `vision`, `init`) are taken relative to the recipe's folder when
+they stand in the file, and to the working directory when they come as an override; `out` is always relative
+to the working directory.
 """
 
 import copy
@@ -109,6 +109,7 @@ def _anchored(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         _anchor(model, "checkpoint", folder)
         if model.get("tokenizer") != "tiny":
             _anchor(model, "tokenizer", folder)
+    _anchor(raw.get("vision"), "folder", folder)
     weights = raw.get("weights")
     lexical = weights.get("lexical") if isinstance(weights, dict) else None
     if isinstance(lexical, dict):

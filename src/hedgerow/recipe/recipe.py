@@ -56,6 +56,18 @@ class Recipe(Section):
     log_every: PositiveInt = 1
     threads: PositiveInt | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _processor_of_the_model(cls, fields: Any) -> Any:
+        """Name the model's folder as that of its processor, where it has none."""
+        if not isinstance(fields, dict):
+            return fields
+        vision, model = fields.get("vision"), fields.get("model")
+        folder = model.get("checkpoint") if isinstance(model, dict) else None
+        if folder and isinstance(vision, dict) and vision.get("family") == "processor":
+            return {**fields, "vision": {"folder": str(folder), **vision}}
+        return fields
+
     @model_validator(mode="after")
     def _one_origin(self) -> "Recipe":
         named = {"model.spec": self.model.spec, "model.checkpoint": self.model.checkpoint, "init": self.init}

@@ -1,6 +1,6 @@
 """Checkpoints of a run: written whole or not at all, and found again.
 
-    OUT/checkpoints/step-00000100/model.safetensors    weights that are trained
+    OUT/checkpoints/step-00000100/model.safetensors    weights that are trained, and buffers
                                   state.pt             optimisers, loader, step
                                   recipe.json          the recipe
                                   manifest.json        fingerprint of the run and of what is not
@@ -30,11 +30,13 @@ from torch import Tensor, nn
 from hedgerow.errors import DataError, RecipeError
 from hedgerow.models.folder import remove, sync
 from hedgerow.recipe import Recipe
+from hedgerow.vision.hf import HFProcessor
+from hedgerow.vision.plain import settings_files
 
 # What may change between two legs of one run: it changes no row, no loss and no weight on one machine.
 FREE = (
     "out", "init", "save_every", "keep", "log_every", "threads", "packing.workers", "data.evaluate",
-    "model.checkpoint", "model.gradient_checkpointing",
+    "model.checkpoint", "model.gradient_checkpointing", "vision.folder",
 )  # fmt: skip
 _FILES = ("model.safetensors", "state.pt", "recipe.json")
 _NEW = ".new-"
@@ -62,8 +64,7 @@ def save(out: Path, model: nn.Module, state: State, recipe: Recipe) -> Path:
     fresh = folder.with_name(_NEW + folder.name)
     remove(fresh)
     fresh.mkdir(parents=True)
-    kept = {name: tensor.detach().contiguous() for name, tensor in _kept(model).items()}
-    save_file(kept, fresh / "model.safetensors", {"format": "pt"})
+    write_weights(fresh / "model.safetensors", model)
     parts = {"step": state.step, "optimizers": dict(state.optimizers), "loader": dict(state.loader)}
     torch.save(parts, fresh / "state.pt")
     (fresh / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=2), encoding="utf-8")
@@ -147,10 +148,7 @@ def load_weights(folder: Path, model: nn.Module) -> str:
         RecipeError: they are of another model, or what is not trained is other than in the run; the message
             says what differs.
     """
-    try:
-        wrong = _read(folder / "model.safetensors", model)
-    except SafetensorError as error:
-        wrong = [str(error)]
+    wrong = read_weights(folder / "model.safetensors", model)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise RecipeError(
@@ -165,17 +163,37 @@ def load_weights(folder: Path, model: nn.Module) -> str:
     return frozen
 
 
-def frozen_digest(model: nn.Module) -> str:
-    """Return 16 hex digits of the names and bytes of the parameters that need no gradient, "" for none.
+def write_weights(file: Path, model: nn.Module) -> None:
+    """Write a safetensors file of the parameters that are trained, and of buffers; tied ones once."""
+    kept = {name: tensor.detach().contiguous() for name, tensor in _kept(model).items()}
+    save_file(kept, file, {"format": "pt"})
 
-    About 2 GB a second on one core.
+
+@torch.no_grad()
+def read_weights(file: Path, model: nn.Module) -> list[str]:
+    """Copy what `write_weights` wrote into a model, one tensor at a time.
+
+    A file that holds more, such as what is not trained now, is read whole.
+
+    Returns:
+        what is wrong, nothing if all fits: tensors that the model has not, that the file has not, or of other
+        shapes; or why the file cannot be read. What fits is copied even so.
     """
-    found = hashlib.sha256()
-    frozen = [(name, one) for name, one in model.named_parameters() if not one.requires_grad]
-    for name, parameter in frozen:
-        found.update(f"{name} {parameter.dtype} {list(parameter.shape)}\n".encode())
-        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16] if frozen else ""
+    state, wrong, filled = model.state_dict(keep_vars=True), list[str](), set[int]()
+    try:
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118  # no mapping
+                tensor, place = stored.get_tensor(name), state.get(name)
+                if place is None:
+                    wrong.append(f"surplus {name}")
+                elif place.shape != tensor.shape:
+                    wrong.append(f"size mismatch for {name}: {list(tensor.shape)}, not {list(place.shape)}")
+                else:
+                    place.copy_(tensor)
+                    filled.add(id(place))
+    except (OSError, SafetensorError) as error:
+        return [" ".join(str(error).split())]
+    return [*wrong, *(f"missing {name}" for name, one in _kept(model).items() if id(one) not in filled)]
 
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:
@@ -188,21 +206,17 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
     return {name: state[name] for name in found.values()}
 
 
-@torch.no_grad()
-def _read(file: Path, model: nn.Module) -> list[str]:
-    """Copy what a file holds into a model, one tensor at a time, and return what does not fit."""
-    state, wrong, filled = model.state_dict(keep_vars=True), list[str](), set[int]()
-    with safe_open(file, framework="pt") as stored:
-        for name in stored.keys():  # noqa: SIM118  # no mapping
-            tensor, place = stored.get_tensor(name), state.get(name)
-            if place is None:
-                wrong.append(f"surplus {name}")
-            elif place.shape != tensor.shape:
-                wrong.append(f"size mismatch for {name}: {list(tensor.shape)}, not {list(place.shape)}")
-            else:
-                place.copy_(tensor)
-                filled.add(id(place))
-    return [*wrong, *(f"missing {name}" for name, one in _kept(model).items() if id(one) not in filled)]
+def frozen_digest(model: nn.Module) -> str:
+    """Return 16 hex digits of the names and bytes of the parameters that need no gradient, "" for none.
+
+    About 2 GB a second on one core.
+    """
+    found = hashlib.sha256()
+    frozen = [(name, one) for name, one in model.named_parameters() if not one.requires_grad]
+    for name, parameter in frozen:
+        found.update(f"{name} {parameter.dtype} {list(parameter.shape)}\n".encode())
+        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16] if frozen else ""
 
 
 def discard(out: Path) -> None:
@@ -224,6 +238,8 @@ def _inputs(recipe: Recipe) -> dict[str, Path]:
     if recipe.model.tokenizer != "tiny":
         path = Path(recipe.model.tokenizer)
         found["model.tokenizer"] = path / "tokenizer.json" if path.is_dir() else path
+    if isinstance(recipe.vision, HFProcessor):
+        found |= {f"vision.folder.{path.name}": path for path in settings_files(recipe.vision.folder)}
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import Molmo2Config
 
-from hedgerow.build import build_encoder, build_model, origin_of, training_examples
+from hedgerow.build import build_chat, build_encoder, build_model, origin_of, training_examples
 from hedgerow.data.shares import counted
 from hedgerow.data.standins import Small, shrink
 from hedgerow.errors import RecipeError
@@ -22,7 +22,7 @@ from hedgerow.flops import PUBLISHED
 from hedgerow.models.assemble import ModelSpec, save
 from hedgerow.models.sizes import config_of, published_config, twin, twin_config
 from hedgerow.recipe import Recipe
-from hedgerow.text import load_tokenizer
+from hedgerow.text import ChatFormat, load_tokenizer
 from hedgerow.train.forecast import Cluster, Forecast, Walk, forecast, walked
 from hedgerow.train.log import Callback, Step
 from hedgerow.train.loop import train
@@ -132,11 +132,15 @@ def dry_run(
 def _try(recipe: Recipe, config: Molmo2Config, folder: Path) -> tuple[Trial, Walk]:
     begin = time.perf_counter()
     small = shrink(recipe.data.train, folder / "data")
-    tokenizer = recipe.model.tokenizer if Path(recipe.model.tokenizer).exists() else _TINY
-    words = load_tokenizer(tokenizer)
-    model = twin(twin_config(config, words), seed=recipe.seed)
-    save(model, folder / "twin", tokenizer=words, settings=recipe.to_dict()["vision"])
+    there = recipe.model.tokenizer == _TINY or Path(recipe.model.tokenizer).exists()
+    chat = build_chat(recipe) if there else ChatFormat(load_tokenizer(_TINY))
+    model = twin(twin_config(config, chat.tokenizer), seed=recipe.seed)
+    save(model, folder / "twin", tokenizer=chat, settings=recipe.to_dict()["vision"])
     tried = _in_small(recipe, small, folder)
+    if not there:  # a template and a first token are of their tokenizer
+        tried = tried.model_copy(
+            update={"model": tried.model.model_copy(update={"template": "chatml", "bos": None})}
+        )
     examples = training_examples(tried, build_encoder(tried))
     rows, watch = row_loader(tried, examples), _Watch()
     with explained(rows):
@@ -148,7 +152,7 @@ def _try(recipe: Recipe, config: Molmo2Config, folder: Path) -> tuple[Trial, Wal
         sets=tuple(small),
         dropped=tuple(map(str, left_out)),
         notes=(*((cuts,) if cuts else ()), *map(str, examples.losses())),
-        tokenizer=tokenizer,
+        tokenizer=recipe.model.tokenizer if there else _TINY,
         twin=sum(parameter.numel() for parameter in model.parameters()),
         losses=tuple(watch.losses),
         rows=tuple(watch.rows),

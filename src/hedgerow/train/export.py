@@ -1,11 +1,13 @@
 """The model of a run, finished or not, in a folder of its own."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 
 from hedgerow.build import build_model
@@ -19,6 +21,8 @@ from hedgerow.train import checkpoint
 from hedgerow.train.optim import freeze
 from hedgerow.train.result import save_adapters, save_model
 from hedgerow.train.run import Trained
+from hedgerow.validation import explain
+from hedgerow.vision.hf import HFProcessor
 
 Dtype = Literal["fp32", "bf16"]
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -105,13 +109,23 @@ def _rebuild(recipe: Recipe, folder: Path, to: Path, dtype: Dtype, *, adapter: b
 
 
 def _recipe_then(folder: Path, out: Path, now: Recipe | None) -> Recipe:
-    """The recipe of a checkpoint; the model it began with may have another place by now."""
+    """The recipe of a checkpoint; the model it began with, and its tokenizer, may have moved."""
     fields = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    then = Recipe.model_validate(fields | {"out": out})
+    try:
+        then = Recipe.model_validate(fields | {"out": out})
+    except ValidationError as error:
+        raise RecipeError(
+            f"{folder / 'recipe.json'}: {explain(error, ())}; use the version of hedgerow that trained it"
+        ) from None
     if now is None:
         return then
-    place = then.model.model_copy(update={"checkpoint": now.model.checkpoint})
-    return then.model_copy(update={"init": now.init, "model": place})
+    place: dict[str, Any] = {"checkpoint": now.model.checkpoint}
+    if not Path(then.model.tokenizer).exists() and then.model.tokenizer != "tiny":
+        place["tokenizer"] = now.model.tokenizer
+    moved: dict[str, Any] = {"init": now.init, "model": then.model.model_copy(update=place)}
+    if isinstance(then.vision, HFProcessor) and isinstance(now.vision, HFProcessor):
+        moved["vision"] = dataclasses.replace(then.vision, folder=now.vision.folder)
+    return then.model_copy(update=moved)
 
 
 def _written(to: Path, family: Family, step: int, dtype: Dtype, *, adapter: bool) -> Exported:

@@ -8,14 +8,15 @@ from transformers import Molmo2Config
 
 from hedgerow.errors import RecipeError
 from hedgerow.flops import FlopModel
-from hedgerow.models.sizes import Parameters, parameters_of, sizes_of
+from hedgerow.models.sizes import Parameters, adapters_of, parameters_of, sizes_of
 from hedgerow.packing.plan import Plan
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Costs
-from hedgerow.train.memory import FULL, Activations, Load, Memory, memory_of
+from hedgerow.train.memory import FULL, Activations, Load, Memory, Trained, memory_of
 
 _MOST_GPUS = 128  # as many as the published runs had; more only if they are asked for
 _LARGE = 80 * 10**9  # bytes of a GPU that many have
+_PARTS = ("vision", "connector", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """FLOPs of a mean row, forward and backward and, with checkpointing, forward again."""
+    """FLOPs of a mean row, forward and backward and, with checkpointing, forward again.
+
+    All parts are counted as if they were trained whole: where some are not, it is an upper bound.
+    """
 
     vision: float
     language: float
@@ -92,6 +96,7 @@ class Forecast:
 
     name: str
     parameters: Parameters
+    trained: Trained
     memory: Memory
     work: Work
     walk: Walk
@@ -119,6 +124,12 @@ class Forecast:
         """Return all figures as plain data."""
         found = dataclasses.asdict(self)
         found["parameters"]["total"] = self.parameters.total
+        found["trained"] = {
+            "whole": sorted(self.trained.whole),
+            "adapted": sorted(self.trained.adapted),
+            "adapters": self.trained.adapters,
+            "total": self.trained.parameters(self.parameters),
+        }
         found["memory"] = self.memory.to_dict()
         found["work"]["total"] = self.work.total
         for name in ("tokens", "crops"):
@@ -140,19 +151,35 @@ class Forecast:
             f"{self.name} on {self.cluster.gpus:,} GPUs{groups}, {steps} of {self.rows_per_step:,} rows",
             f"  parameters  {_short(one.total)}: vision {_short(one.vision)}, connector "
             f"{_short(one.connector)}, language {_short(one.language)} ({inside})",
+            f"  trained     {_short(self.trained.parameters(one))}: {', '.join(map(self._way, _PARTS))}",
         ]
+
+    def _way(self, part: str) -> str:
+        if part in self.trained.adapted:
+            return f"{part} by adapters"
+        return part if part in self.trained.whole else f"{part} frozen"
 
     def _memory(self) -> list[str]:
         one = self.memory
         whole = ", ".join(f"{n} {_gb(getattr(one, n))}" for n in ("weights", "gradients", "moments"))
         kept = ", ".join(f"{n} {_gb(getattr(one, n))}" for n in ("vision", "connector", "language"))
         note = "it does not fit one of 80 GB" if one.peak > _LARGE else "it fits one of 80 GB"
-        return [
+        lines = [
             f"  memory      {_gb(one.peak)} GB a GPU; {note}",
             f"    states    {_gb(one.states)} ({whole}): fp32, whole on every GPU, for there is no sharding",
             f"    kept      {_gb(one.kept)} of a full row until the backward pass ({kept})",
             f"    and       {_gb(max(one.layer, one.loss))} at the peak: the loss {_gb(one.loss)}, or "
             f"a layer {_gb(one.layer)}",
+        ]
+        return [*lines, *self._remedies()] if one.peak > _LARGE else lines
+
+    def _remedies(self) -> list[str]:
+        """What may make it fit."""
+        again = [] if self.memory.layer else ["model.gradient_checkpointing: true"]
+        return [
+            "    to fit    more GPUs do not help, for each holds all of it. A part that is frozen (lr: 0) or",
+            "              has adapters (lora) takes 4 bytes a parameter in place of 16; otherwise "
+            + ", ".join([*again, "shorter rows (packing.budget)", "larger GPUs"]),
         ]
 
     def _rows(self) -> list[str]:
@@ -173,6 +200,8 @@ class Forecast:
             f"    a GPU     {gpu:.3g} a step, {gpu * self.steps:.3g} in the run; all GPUs "
             f"{gpu * self.cluster.gpus * self.steps:.3g}",
         ]
+        if self.trained.whole < set(_PARTS):
+            lines.append("    counted   as if all parts were trained whole: it is less")
         if self.hours is not None:
             lines.append(
                 f"    hours     {self.hours:.1f}, {_short(self.hours * self.cluster.gpus)} GPU hours, if a "
@@ -200,11 +229,11 @@ def forecast(recipe: Recipe, config: Molmo2Config, walk: Walk, cluster: Cluster,
         recompute=recompute,
     )
     load = Load.of_frames(sizes, tokens=-(-budget.tokens // share), crops=-(-budget.crops // share))
-    parts = ("vision", "connector", "language")
-    trained = sum(getattr(parameters, part) for part in parts if getattr(recipe.optimizer, part).lr > 0)
+    trained = _trained(recipe, config)
     return Forecast(
         name=name,
         parameters=parameters,
+        trained=trained,
         memory=memory_of(saved, parameters, load, trained=trained, chunk=recipe.loss.chunk),
         work=work_of(FlopModel.of(name, sizes, recompute=recompute), walk.row),
         walk=walk,
@@ -213,6 +242,14 @@ def forecast(recipe: Recipe, config: Molmo2Config, walk: Walk, cluster: Cluster,
         rows_per_step=recipe.rows_per_step,
         budget={"tokens": budget.tokens, "crops": budget.crops},
     )
+
+
+def _trained(recipe: Recipe, config: Molmo2Config) -> Trained:
+    """Say what a recipe trains of a model."""
+    lora = recipe.lora
+    adapted = frozenset[str]() if lora is None else frozenset[str](lora.parts)
+    moving = frozenset(part for part in _PARTS if getattr(recipe.optimizer, part).lr > 0)
+    return Trained(moving - adapted, adapted, 0 if lora is None else adapters_of(config, lora))
 
 
 def work_of(model: FlopModel, row: dict[str, float]) -> Work:

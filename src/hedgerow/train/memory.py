@@ -1,10 +1,10 @@
 """What a GPU must hold to train a Molmo2 as this trainer does, by formula.
 
-Weights, gradients and AdamW's two moments are fp32 and whole on every process: 16 bytes a parameter, for
-there is no sharding. The rest depends on the row. Letters: N tokens, C crops of P patches, V slots of K
-patches, D width of the language model, Q and J channels of its query and key heads, F of its MLP, W and G
-width and MLP of the vision tower; b bytes of what is computed in, 2 for bf16, with which linear layers
-copy what they read.
+Weights are fp32 and whole on every process, and so are gradients and AdamW's two moments of what is trained:
+16 bytes a parameter, for there is no sharding; what is frozen takes 4. The rest depends on the row. Letters:
+N tokens, C crops of P patches, V slots of K patches, D width of the language model, Q and J channels of its
+query and key heads, F of its MLP, W and G width and MLP of the vision tower; b bytes of what is computed in,
+2 for bf16, with which linear layers copy what they read.
 """
 
 import dataclasses
@@ -14,6 +14,22 @@ from hedgerow.flops import Sizes
 from hedgerow.models.sizes import Parameters
 
 FULL = 4  # bytes of fp32, in which weights, gradients, moments and the residual stream are
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What of a model is trained: parts that are `whole`, parts that are `adapted`, and their adapters.
+
+    `adapters` counts the parameters of all adapters.
+    """
+
+    whole: frozenset[str]
+    adapted: frozenset[str] = frozenset()
+    adapters: int = 0
+
+    def parameters(self, given: Parameters) -> int:
+        """How many parameters have a gradient."""
+        return self.adapters + sum(int(getattr(given, part)) for part in self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +53,8 @@ class Memory:
 
     | field | of what |
     |---|---|
-    | weights, gradients, moments | the whole model, fp32 |
+    | weights | the whole model and its adapters, fp32 |
+    | gradients, moments | what is trained, fp32 |
     | vision, connector, language | the activations of a row that stay until the backward pass |
     | layer | what the backward pass of the largest layer adds, its low-precision weights included |
     | loss | what the loss adds: a chunk of logits, the head's gradient, low-precision copies of weights |
@@ -139,28 +156,40 @@ class Activations:
         return load.tokens * (wide + FULL * (norms + one.heads))
 
 
-def memory_of(saved: Activations, parameters: Parameters, load: Load, *, trained: int, chunk: int) -> Memory:
+def memory_of(
+    saved: Activations, parameters: Parameters, load: Load, *, trained: Trained, chunk: int
+) -> Memory:
     """Return what a process holds.
+
+    A part keeps activations if it is trained, or one is whose output it reads; the language model always.
+    Autocast keeps low-precision copies of weights that need a gradient; those of others it makes for each
+    layer, and the graph holds them only where layers are not run again.
 
     Args:
         saved: of the model.
         parameters: of it.
         load: what it holds of a row.
-        trained: how many of the parameters are not frozen.
+        trained: what is not frozen.
         chunk: positions for which logits exist at once.
     """
     sizes = saved.sizes
     copies = saved.width if saved.width < FULL else 0  # of a parameter, where weights are copied to compute
     tower, decoder = sizes.tower // sizes.vision_layers, sizes.decoder // sizes.layers
-    layers = (saved.tower_layer(load) + copies * tower, saved.decoder_layer(load) + copies * decoder)
+    reached, count = trained.whole | trained.adapted, trained.parameters(parameters)
+    sees, joins, speaks = "vision" in reached, bool(reached - {"language"}), "language" in trained.whole
+    tower_layer = saved.tower_layer(load) + copies * tower if sees else 0
+    layers = (tower_layer, saved.decoder_layer(load) + copies * decoder)
     logits = chunk * sizes.vocabulary * (FULL + copies)
+    copied = parameters.total + trained.adapters - parameters.embedding
+    if saved.recompute:
+        copied = count - parameters.embedding if speaks else count + parameters.head
     return Memory(
-        weights=FULL * parameters.total,
-        gradients=FULL * trained,
-        moments=2 * FULL * trained,
-        vision=saved.vision(load),
-        connector=saved.connector(load),
+        weights=FULL * (parameters.total + trained.adapters),
+        gradients=FULL * count,
+        moments=2 * FULL * count,
+        vision=saved.vision(load) if sees else 0,
+        connector=saved.connector(load) if joins else 0,
         language=saved.language(load),
         layer=max(layers) if saved.recompute else 0,
-        loss=logits + FULL * parameters.head + copies * (parameters.total - parameters.embedding),
+        loss=logits + (FULL * parameters.head if speaks else 0) + copies * copied,
     )

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hedgerow.errors import RecipeError
 from hedgerow.recipe import Optimizer, Rate, Recipe, Schedule
 
 GROUPS = ("vision", "connector", "language")
@@ -62,6 +63,7 @@ class Optimizers:
         recipe: sections optimizer and schedule, and `steps`.
 
     Raises:
+        RecipeError: all rates of the model's groups are 0.
         ValueError: the model's groups are not its trainable parameters, each once, or a parameter is not
             fp32.
     """
@@ -83,7 +85,8 @@ class Optimizers:
             adamw.append({"params": [p for p in rest if p.ndim < 2], "name": name, "weight_decay": 0.0})
         self._optimizers = _build(section, adamw=_filled(adamw), muon=_filled(muon))
         if not self._optimizers:
-            raise ValueError("every learning rate is 0, so nothing would be trained; give a group a rate")
+            given = ", ".join(f"optimizer.{name}.lr" for name in model.parameter_groups() or GROUPS)
+            raise RecipeError(f"nothing would be trained: {given} are 0; give one of them a rate")
 
     @property
     def parameters(self) -> list[Tensor]:

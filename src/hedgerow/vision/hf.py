@@ -19,7 +19,7 @@ from hedgerow.sequence import Array, VisionInput
 from hedgerow.vision.container import PyAVSource
 from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import load_image
-from hedgerow.vision.plain import Written, model_type, plain, traits, written
+from hedgerow.vision.plain import ARITHMETIC, Written, model_type, plain, settings_digest, traits, written
 from hedgerow.vision.processor import Grid, Groups, Marks, MediaLayout, Placement, subtitles_near
 from hedgerow.vision.sampling import sample
 from hedgerow.vision.source import Damaged, accept
@@ -48,7 +48,8 @@ class HFProcessor:
         family: what a recipe calls this processor.
 
     Raises:
-        RecipeError: `fps` or `max_frames` is not above 0.
+        RecipeError: `fps` or `max_frames` is not above 0, or `images` and `frames` are rescaled or
+            normalised in two ways.
     """
 
     folder: str
@@ -61,9 +62,19 @@ class HFProcessor:
     family: Literal["processor"] = "processor"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no video."""
+        """Refuse numbers that make no video, and values that no row could hold side by side."""
+        other = [name for name in ARITHMETIC if self.images.get(name) != self.frames.get(name)]
+        if other:
+            raise RecipeError(
+                f"images and frames have another {', '.join(other)}, and a row holds both; give both the same"
+            )
         if self.max_frames < 1 or self.fps <= 0:
             raise RecipeError(f"max_frames {self.max_frames}, fps {self.fps}: give numbers above 0")
+
+    def __repr__(self) -> str:
+        """Show all settings, those of the folder as a digest: by this a cache of pixels knows them."""
+        own = [f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self)]
+        return f"HFProcessor({', '.join(own)}, content={settings_digest(self.folder)})"
 
     @property
     def groups(self) -> Groups:
@@ -101,18 +112,20 @@ class HFProcessor:
         one = self._written(media, size)
         marks = Marks(one.names, patch=one.patch, position=_position(one) if self.axes == 3 else None)
         if isinstance(media, Image):
-            return MediaLayout((marks,), one.crops, times=(), step=0.0, grids=one.grids, size=size)
+            image = tuple(piece for piece in (one.before, marks, one.after) if piece)
+            return MediaLayout(image, one.crops, times=(), step=0.0, grids=one.grids, size=size)
         if not isinstance(facts, VideoFacts):
             raise ValueError(f"{media.name} is a video, got {facts}")
         accept(facts, damaged=self.damaged)
         sampled = sample(media, facts)
         pieces: list[str | Marks] = []
         for number, time in enumerate(sampled.times):
-            pieces += [f"{' ' if number else ''}{printed_time(time)} ", marks]
-        subtitles = subtitles_near(lines_of(media), sampled.times)
+            between = f"{one.after} " if number else ""
+            pieces += [f"{between}{printed_time(time)} {one.before}", marks]
+        last = one.after + subtitles_near(lines_of(media), sampled.times)
         count = len(sampled.times)
         return MediaLayout(
-            pieces=(*pieces, subtitles) if subtitles else tuple(pieces),
+            pieces=(*pieces, last) if last else tuple(pieces),
             crops=one.crops * count,
             times=sampled.times,
             step=sampled.step,
@@ -138,11 +151,12 @@ class HFProcessor:
         count = max(len(layout.times), 1)
         if len(crops) != layout.crops:
             raise MediaError(f"{media.name}: {len(crops)} crops, {layout.crops} when it was measured")
+        window = np.arange(one.slots * one.merged).reshape(-1, one.merged)
         starts = np.arange(count)[:, None, None] * one.crops * one.patches
         told = (one.crops, one.slots, layout.size[1], layout.size[0], one.whole)
         return VisionInput(
             crops=crops,
-            pooling=(one.window + starts).reshape(-1, one.window.shape[1]).astype(np.int32),
+            pooling=(window + starts).reshape(-1, one.merged).astype(np.int32),
             grids=np.array(layout.grids, np.int32),
             patches=one.patches,
             images=np.tile(np.array(told, np.int32), (count, 1)),

@@ -4,6 +4,7 @@
 `hedgerow.sequence`.
 """
 
+import hashlib
 import itertools
 import json
 import math
@@ -25,6 +26,9 @@ _GROUPS: dict[str, Groups] = {"gemma3": "runs"}
 # Of what a processor gives: what rows carry, and what says nothing new.
 _CARRIED = {"pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask"}
 _SILENT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "batch_num_images"}
+# Settings of an image processor: of what it does to each value, and those all of them take.
+ARITHMETIC = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+_BASE = ("do_resize", "size", "resample", *ARITHMETIC)
 _RAW = {"do_rescale": False, "do_normalize": False}
 _BEFORE, _AFTER = "[before]", "[after]"
 _CORNER = 24  # of 255: how far the corner of a crop may be from that of the image it shows whole
@@ -40,31 +44,32 @@ class Written:
     """What a processor makes of an image of one size, but for its pixels.
 
     Attributes:
-        runs: its tokens by name, each with how often it stands there in a row.
+        before: text that begins it, which may be tokens together with the text it follows; mostly none.
+        runs: its other tokens by name, each with how often it stands there in a row.
+        after: text that ends it, likewise.
         patch: the name of those that receive a feature.
         crops: number of inputs of the vision tower.
         grids: of slots, as in `VisionInput`.
-        window: int32 [V, K], the patches that make the feature of each slot, or the number of the feature.
+        slots: number of tokens that receive a feature.
+        merged: how many crops make the feature of a slot, where each crop is one patch; else 1.
         patches: of one crop; the most features it may give where these are counted.
         whole: which crop shows the whole image, -1 for none.
     """
 
+    before: str
     runs: tuple[tuple[str, int], ...]
+    after: str
     patch: str
     crops: int
     grids: tuple[Grid, ...]
-    window: Array
+    slots: int
+    merged: int
     patches: int
     whole: int
 
     @property
-    def slots(self) -> int:
-        """Number of tokens that receive a feature."""
-        return len(self.window)
-
-    @property
     def names(self) -> tuple[str, ...]:
-        """All tokens, by name."""
+        """All tokens between `before` and `after`, by name."""
         return tuple(name for name, count in self.runs for _ in range(count))
 
 
@@ -82,14 +87,15 @@ class Plain:
         self.folder = folder
         try:
             self.processor, self.config = _loaded(folder)
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except Exception as error:  # files that are wrong fail `transformers` in every way
             raise RecipeError(
-                f"{folder}: its processor cannot be loaded ({str(error).strip()}); give the folder of a "
+                f"{folder}: its processor cannot be loaded ({_told(error)}); give the folder of a "
                 "checkpoint with config.json, preprocessor_config.json and its tokenizer"
             ) from error
         self.tokenizer = self.processor.tokenizer
         self.images = self.processor.image_processor
         self.image = self._image()
+        self._marks = set(self.tokenizer.added_tokens_decoder)
 
     def write(self, size: tuple[int, int], settings: Mapping[str, Any]) -> Written:
         """Write down an image of a size, (width, height).
@@ -105,25 +111,27 @@ class Plain:
         found = self._run(_ramp(size), settings)
         crops = _crops(found)
         ids = np.asarray(found["input_ids"][0])
-        names = self.tokenizer.convert_ids_to_tokens(ids.tolist())
+        before, own, after = self._edges(ids.tolist())
+        names = self.tokenizer.convert_ids_to_tokens(own)
         slots = int((ids == self.config.image_token_id).sum())
         grid = found.get("image_grid_thw")
         if grid is not None:
             merge = int(self.images.merge_size)
             frames, rows, columns = (int(n) for n in np.asarray(grid)[0])
             grids: tuple[Grid, ...] = ((frames, rows // merge, columns // merge),)
-            window = np.arange(len(crops)).reshape(-1, merge**2)
-            patches, whole = 1, -1
+            merged, patches, whole = merge**2, 1, -1
         else:
-            patches = self._patches(slots, len(crops))
             grids = _grids(slots, len(crops))
-            window, whole = np.arange(slots)[:, None], _whole(crops)
+            merged, patches, whole = 1, self._patches(slots, len(crops)), _whole(crops)
         return Written(
+            before=before,
             runs=tuple((name, len(list(run))) for name, run in itertools.groupby(names)),
+            after=after,
             patch=self.tokenizer.convert_ids_to_tokens(self.config.image_token_id),
             crops=len(crops),
             grids=grids,
-            window=window.astype(np.int32),
+            slots=slots,
+            merged=merged,
             patches=patches,
             whole=whole,
         )
@@ -136,17 +144,28 @@ class Plain:
 
         Raises:
             MediaError: the processor refuses it.
+            RecipeError: it refuses the settings.
         """
         return _crops(self._run(PIL.Image.fromarray(np.ascontiguousarray(pixels)), settings))
 
     def levels(self, settings: Mapping[str, Any]) -> Array:
-        """Return what the processor makes of each value of a channel, float32 [3, 256]."""
+        """Return what the processor makes of each value of a channel, float32 [3, 256].
+
+        Raises:
+            RecipeError: mean or deviation are not of three channels.
+        """
         values = np.tile(np.arange(256, dtype=np.uint8), (3, 1))[:, None]
-        chosen = {name: settings.get(name, getattr(self.images, name, None)) for name in _ARITHMETIC}
+        chosen = {name: settings.get(name, getattr(self.images, name, None)) for name in ARITHMETIC}
         if chosen["do_rescale"]:
             values = self.images.rescale(values, chosen["rescale_factor"])
-        if chosen["do_normalize"]:
-            values = self.images.normalize(values, chosen["image_mean"], chosen["image_std"])
+        try:
+            if chosen["do_normalize"]:
+                values = self.images.normalize(values, chosen["image_mean"], chosen["image_std"])
+        except ValueError as error:
+            raise RecipeError(
+                f"{self.folder}: image_mean {chosen['image_mean']}, image_std {chosen['image_std']}: "
+                f"{_told(error)}; give three numbers each"
+            ) from error
         return np.asarray(values[:, 0], np.float32)
 
     def _image(self) -> str:
@@ -160,6 +179,16 @@ class Plain:
         text = str(self.tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False))
         between = text.partition(_BEFORE)[2].partition(_AFTER)[0]
         return between if between.count(token) == 1 else token
+
+    def _edges(self, ids: list[int]) -> tuple[str, list[int], str]:
+        """Tell the text at the edges of an image from the tokens between."""
+        marks = [place for place, token in enumerate(ids) if token in self._marks]
+        first, last = marks[0], marks[-1] + 1
+        before, after = (self.tokenizer.decode(part) for part in (ids[:first], ids[last:]))
+        same = [self.tokenizer.encode(text, add_special_tokens=False) for text in (before, after)]
+        if same != [ids[:first], ids[last:]]:  # not every tokenizer gives back what it was given
+            return "", ids, ""
+        return before, ids[first:last], after
 
     def _patches(self, slots: int, crops: int) -> int:
         most: int | None = getattr(self.processor, "num_image_tokens", None)
@@ -184,7 +213,12 @@ class Plain:
         except ValueError as error:
             raise MediaError(
                 f"{type(self.processor).__name__} refuses an image of {picture.width} x {picture.height} "
-                f"pixels: {error}"
+                f"pixels: {_told(error)}"
+            ) from error
+        except Exception as error:  # values of settings are checked with classes of errors of their own
+            raise RecipeError(
+                f"{self.folder}: {type(self.images).__name__} fails with {dict(settings) or 'its settings'} "
+                f"({_told(error)}); correct vision.images and vision.frames"
             ) from error
         mask = found.get("pixel_attention_mask")
         padded = mask is not None and not np.asarray(mask).all()
@@ -207,10 +241,6 @@ class Plain:
             )
 
 
-_ARITHMETIC = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-_BASE = ("do_resize", "size", "resample", *_ARITHMETIC)
-
-
 @cache
 def plain(folder: str) -> Plain:
     """Return the processor of a folder; a process loads each once."""
@@ -223,6 +253,20 @@ def written(folder: str, settings: str, size: tuple[int, int]) -> Written:
     return plain(folder).write(size, json.loads(settings))
 
 
+def settings_files(folder: str | Path) -> list[Path]:
+    """Return the files of a folder that say what its processor does to pixels."""
+    names = ("preprocessor_config.json", "processor_config.json")
+    return [path for path in (Path(folder) / name for name in names) if path.is_file()]
+
+
+def settings_digest(folder: str | Path) -> str:
+    """Return 16 hex digits of what `settings_files` hold."""
+    found = hashlib.sha256()
+    for path in settings_files(folder):
+        found.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 @cache
 def model_type(folder: str) -> str:
     """Return the kind of model in a folder.
@@ -233,7 +277,7 @@ def model_type(folder: str) -> str:
     path = Path(folder) / "config.json"
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(
             f"{path}: no config that names a model_type; give the folder of a checkpoint as vision.folder"
         ) from error
@@ -264,6 +308,10 @@ def _loaded(folder: str) -> tuple[Any, Any]:
 
     Unchecked.__name__ = public.__name__
     return Unchecked.from_pretrained(folder, local_files_only=True), config
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _crops(found: Mapping[str, Any]) -> Array:
