@@ -38,10 +38,8 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
-    tokenizer, processor = (
-        load_tokenizer("tiny"),
-        Molmo2Processor(crop_size=28, patch_size=7, margins=(1, 1), max_frames=4),
-    )
+    tokenizer = load_tokenizer("tiny")
+    processor = Molmo2Processor(crop_size=28, patch_size=7, margins=(1, 1), max_frames=4)
     encode = Encoder(ChatFormat(tokenizer), processor)
     written = write_scenes(options.out / "data", Scenes(seconds=2.0), 8, seed=0)
     trees = list(read_trees(written.trees))
@@ -65,8 +63,7 @@ def main() -> None:
             report_to=[],
             dataset_kwargs={"skip_prepare_dataset": True},  # rows are encoded
         ),
-        tokenizer=tokenizer,
-        processor=processor,
+        encoder=encode,
         # What TRL asks for before it starts: the rows of the plan, by number, and a tokenizer of its kind.
         train_dataset=Dataset.from_dict({"row": list(range(len(rows.plan(0).rows)))}),
         processing_class=PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>"),

@@ -246,7 +246,7 @@ MODELS = (
         "A tokenizer without the tokens of ChatML",
         RecipeError,
         TRAIN,
-        files=llama(both(turnless, recipe({}))),
+        files=llama(both(turnless, recipe({"template": "chatml"}))),
         place="llama: ",
         given="no token <|im_start|> and <|im_end|>",
         allowed="the tokenizer's own chat template",

@@ -369,11 +369,13 @@ def test_an_assembled_model_is_that_of_the_library_and_can_be_asked(hedgerow, in
     from hedgerow.models.assemble import Parts, assemble, load
 
     given = ("--vision", parts / "siglip", "--language", parts / "qwen", "--crop-size", "28")
-    layers = ("--feature-layers", "-1", "-3")
-    code, out, err = hedgerow("assemble", *given, *layers, "--seed", "5", "--to", tmp_path / "made", "--json")
+    sizes = ("--feature-layers", "-1", "-3", "--margins", "1", "1")
+    code, out, err = hedgerow("assemble", *given, *sizes, "--seed", "5", "--to", tmp_path / "made", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    plan = assemble(Parts(parts / "siglip", parts / "qwen", crop_size=28, feature_layers=(-1, -3)))
+    plan = assemble(
+        Parts(parts / "siglip", parts / "qwen", crop_size=28, feature_layers=(-1, -3), margins=(1, 1))
+    )
     assert found["model"] == str(tmp_path / "made")
     assert found["tensors"] == {name: list(shape) for name, shape in plan.shapes.items()}
     assert found["initialised"] == list(plan.fresh)

@@ -12,15 +12,13 @@ from hedgerow.models.assemble import ModelSpec, build
 from hedgerow.packing.loader import Fixed, RowLoader
 from hedgerow.recipe import Recipe
 from hedgerow.sequence import Budget
-from hedgerow.testing import TINY_MODEL, TINY_VISION, tiny_encoder, write_png
+from hedgerow.testing import TINY_MODEL, tiny_encoder, write_png
 from hedgerow.text import load_tokenizer
 from hedgerow.train.loop import Trainer
 from hedgerow.train.optim import Optimizers
 from hedgerow.tree import Branch, Message, MessageTree
-from hedgerow.vision.processor import Molmo2Processor
 
 BUDGET = Budget(tokens=260, crops=100)
-MOLMO2 = Molmo2Processor(**TINY_VISION)
 
 
 def trees(folder, *, images=True):
@@ -45,8 +43,8 @@ class Noted:
     """Encodes the trees of a folder, and notes which."""
 
     def __init__(self, folder, processor=None, *, images=True):
-        encode = tiny_encoder(processor)
-        self.sequences = [encode(tree) for tree in trees(folder, images=images)]
+        self.encode = tiny_encoder(processor)
+        self.sequences = [self.encode(tree) for tree in trees(folder, images=images)]
         self.given = []
 
     def __call__(self, number):
@@ -96,7 +94,7 @@ def arguments(folder, **changes):
     return TrainingArguments(str(folder), **(given | changes))
 
 
-def trainer(folder, data, model=None, *, processor=MOLMO2, rows=None, callbacks=(), options=None, **changes):
+def trainer(folder, data, model=None, *, rows=None, callbacks=(), options=None, **changes):
     """A HedgerowTrainer on the trees; `options` are of it, `changes` of its arguments."""
     args = arguments(folder, **changes)
     shards = {"rank": args.process_index, "world": args.world_size} if rows is None else rows
@@ -104,8 +102,7 @@ def trainer(folder, data, model=None, *, processor=MOLMO2, rows=None, callbacks=
         model or fresh(),
         data.loader(**shards),
         args,
-        tokenizer=load_tokenizer("tiny"),
-        processor=processor,
+        encoder=data.encode,
         callbacks=list(callbacks),
         **(options or {}),
     )

@@ -74,7 +74,7 @@ def test_other_families_train_alike(runs, tmp_path, family):
     data = runs.Noted(tmp_path, processor, images=family == "qwen3_vl")
     watch = runs.Watch()
     made = runs.trainer(
-        tmp_path, data, load(folder), processor=processor, callbacks=[watch], max_steps=2,
+        tmp_path, data, load(folder), callbacks=[watch], max_steps=2,
         gradient_accumulation_steps=2,
     )  # fmt: skip
     start = runs.weights(made.model.model)

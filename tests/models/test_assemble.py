@@ -99,7 +99,7 @@ def parts(tmp_path, plain_tokenizer):
         language.save_pretrained(tmp_path / "language")
         plain_tokenizer.save(str(tmp_path / "language" / "tokenizer.json"))
         sizes = {"crop_size": 12, "feature_layers": (-2, 0), "extra_rows": 16} | fields
-        return Parts(tmp_path / "vision", tmp_path / "language", **sizes)
+        return Parts(tmp_path / "vision", tmp_path / "language", **({"margins": (1, 1)} | sizes))
 
     return make
 
@@ -139,7 +139,7 @@ def test_the_language_half_gives_the_logits_of_the_original(parts, as_row, tmp_p
     tokens = torch.from_numpy(text.tokens).long()[None]
     expected = language(tokens).logits[0]
     assert distance(model.head(model(as_row(text))), expected) < 1e-5
-    save(model, tmp_path / "made", tokenizer=plan.tokenizer, settings=plan.settings | {"margins": [1, 1]})
+    save(model, tmp_path / "made", tokenizer=plan.tokenizer, settings=plan.settings)
     again = Molmo2ForConditionalGeneration.from_pretrained(tmp_path / "made").eval()
     assert distance(again(tokens).logits[0], expected) < 1e-5
 
@@ -352,7 +352,7 @@ def test_an_assembled_model_is_made_and_written_in_half_precision(parts, tmp_pat
     assert all(torch.equal(half, whole.bfloat16()) for half, whole in pairs)
     sizes = {}
     for name, made in (("half", model), ("whole", full)):
-        save(made, tmp_path / name, tokenizer=plan.chat, settings=plan.settings | {"margins": [1, 1]})
+        save(made, tmp_path / name, tokenizer=plan.chat, settings=plan.settings)
         sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
     assert sizes["half"] < 0.6 * sizes["whole"]
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
@@ -409,7 +409,7 @@ def test_an_assembled_model_begins_with_the_token_that_its_server_puts_first(par
         plan.make(seed=0),
         tmp_path / "made",
         tokenizer=plan.chat,
-        settings=plan.settings | {"margins": [1, 1]},
+        settings=plan.settings,
     )
     assert read_chat(tmp_path / "made", family="molmo2", template="chatml").template == ChatML(bos)
     assert json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())["bos_token"] == bos

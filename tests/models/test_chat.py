@@ -98,6 +98,23 @@ def test_the_shipped_tokenizer_has_no_first_token():
     assert read_chat("tiny", family="molmo2").template == ChatML("")
 
 
+@pytest.mark.parametrize(
+    ("template", "own"),
+    [
+        (CHATML, False),
+        (WITH_SYSTEM, False),  # what a user says is written alike
+        (LLAMA, True),
+        (CHATML.replace("<|im_end|>", "<|endoftext|>"), True),
+        ("{{ raise_exception('no') }}", False),  # cannot be used
+    ],
+)
+def test_the_own_template_is_usual_where_it_writes_otherwise(folder, template, own):
+    place = folder(config=CONFIG, template=template)
+    found = read_chat(place, family="text", bos=None)
+    assert isinstance(found.template, Rendered) == own
+    assert isinstance(read_chat(place, family="molmo2", bos=None).template, ChatML)
+
+
 def test_the_own_template_writes_its_first_token_once(folder):
     place = folder(turnless(), config=CONFIG, template=LLAMA)
     chat = read_chat(place, family="text", template="tokenizer")
@@ -121,7 +138,7 @@ def test_the_own_template_writes_its_first_token_once(folder):
 )
 def test_a_folder_that_hedgerow_saved_says_how_it_was_trained(folder, settings, expected):
     place = folder(config={"bos_token": "<|endoftext|>"}, settings=settings)
-    for template in (None, "chatml"):
+    for template in ("auto", "chatml"):
         assert read_chat(place, family="molmo2", template=template).template == expected
 
 

@@ -112,7 +112,7 @@ def test_by_default_there_are_as_many_gpus_as_rows_allow(recipe, rows, context, 
 
 @pytest.mark.parametrize("gpus", [0, -4, 5, 24])
 def test_rows_divide_among_the_gpus(recipe, gpus):
-    with pytest.raises(RecipeError, match=f"gpus {gpus}: 12 rows a step do not divide.*give 1 times a div"):
+    with pytest.raises(RecipeError, match=f"gpus {gpus}: rows_per_step is 12 and 1 GPUs.*give 1 times a div"):
         Cluster.of(recipe, gpus)
 
 

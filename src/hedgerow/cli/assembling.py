@@ -21,6 +21,7 @@ def assemble(
     tokenizer: Path | None = None,
     crop_size: int = 378,
     feature_layers: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="")] = (-3, -9),
+    margins: tuple[int, int] = (4, 4),
     query: Literal["mean", "learned"] = "mean",
     dtype: Literal["bf16", "fp32"] = "fp32",
     seed: int = 0,
@@ -43,6 +44,8 @@ def assemble(
         Side of a crop in pixels.
     feature_layers
         Vision layers whose features are joined; negative ones count from the last.
+    margins
+        Patches of a crop (left and top, right and bottom) that its neighbours also see.
     query
         What a pooling window is asked with: the mean of its patches, or a learned vector.
     dtype
@@ -59,7 +62,7 @@ def assemble(
     from hedgerow.models.assemble import Parts, save
     from hedgerow.models.assemble import assemble as plan_of
 
-    parts = Parts(vision, language, tokenizer, crop_size, feature_layers, query=query)
+    parts = Parts(vision, language, tokenizer, crop_size, feature_layers, margins, query=query)
     plan = plan_of(parts)
     written = None if dry_run else to
     if written is not None:

@@ -76,7 +76,8 @@ class Writer:
                 self._add_answer(draft, message, above + draft.media, turn)
             else:
                 content = list(_content(draft, parts, above + draft.media, first))
-                turn = _joined(turn, content[0]) if isinstance(parts[0], Image | Video) else turn
+                if isinstance(next(iter(parts), None), Image | Video):
+                    turn = _joined(turn, content[0])
                 draft.add(self.chat.markup(turn.header))
                 group = self._add_content(draft, filter(None, [turn.lead, *content]), group)
                 draft.add(self.chat.markup(turn.tail))

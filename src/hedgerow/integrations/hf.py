@@ -19,7 +19,8 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
-from hedgerow.build import build_chat, build_encoder, build_model, origin_of, training_examples
+from hedgerow.build import build_encoder, build_model, origin_of, training_examples
+from hedgerow.encode import Encoder
 from hedgerow.errors import RecipeError
 from hedgerow.integrations.arguments import check, settled
 from hedgerow.integrations.seen import Seen
@@ -113,9 +114,8 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         model: of any family.
         rows: of this process: where several train, give the loader their number and its rank.
         args: `per_device_train_batch_size` is 1, a row; `max_steps` is given.
-        tokenizer: a `tokenizers.Tokenizer`, or the `ChatFormat` of the encoder, whose template and first
-            token are saved too; beside the model.
-        processor: what encoded the media of the rows; its settings are saved beside the model.
+        encoder: what encoded the rows; tokenizer, template, first token and the settings of media are saved
+            beside the model.
         loss: what is minimised.
         origin: the folder the model came from, if any; other files there are saved beside it too.
         options: of the trainer below, such as `optimizers` and `callbacks`.
@@ -132,16 +132,15 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         rows: RowLoader,
         args: Any,
         *,
-        tokenizer: Any,
-        processor: VisionProcessor,
+        encoder: Encoder,
         loss: Loss | None = None,
         origin: Path | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(model, RowModel):
             raise RecipeError(
-                f"got {type(model).__name__}; give a RowModel: hedgerow.models.pretrained.load(folder), or "
-                "Qwen3VL(model) around a model you have"
+                f"got {type(model).__name__}; give a RowModel, as hedgerow.models.pretrained.load(folder) "
+                "returns; adapters of peft go into its `hf`, see docs/trainers.md"
             )
         trained = RowForTraining(model, loss)
         check(args)
@@ -149,7 +148,7 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         self.model = self.model_wrapped = trained  # trainers below look for what a model of transformers has
         self.model_accepts_loss_kwargs = True
         self.rows = rows
-        self._tokenizer, self._settings, self._origin = tokenizer, _settings(processor), origin
+        self._encoder, self._origin = encoder, origin
         self._seen: list[Seen] = []
         self.add_callback(_Progress(rows, trained))
 
@@ -173,14 +172,13 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
             )
         if recipe.context != 1 or recipe.weights.by_step:
             raise RecipeError("leave out context and weights.schedule, or use hedgerow train")
-        model = build_model(recipe)
+        encoder, model = build_encoder(recipe), build_model(recipe)
         freeze(model, recipe.optimizer)
         return cls(
             model,
-            row_loader(recipe, training_examples(recipe, build_encoder(recipe))),
+            row_loader(recipe, training_examples(recipe, encoder)),
             args,
-            tokenizer=build_chat(recipe),
-            processor=recipe.vision,
+            encoder=encoder,
             loss=recipe.loss,
             origin=origin_of(recipe),
             **options,
@@ -265,8 +263,8 @@ class HedgerowTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         pretrained.save(
             trained.model,
             folder,
-            tokenizer=self._tokenizer,
-            settings=self._settings,
+            tokenizer=self._encoder.chat,
+            settings=_settings(self._encoder.processor),
             origin=self._origin,
         )
 

@@ -54,7 +54,7 @@ def read_chat(
     folder: str | Path,
     *,
     family: str,
-    template: Literal["chatml", "tokenizer"] | None = None,
+    template: Literal["auto", "chatml", "tokenizer"] = "auto",
     bos: str | None = "auto",
 ) -> ChatFormat:
     """Return how conversations are written for the model of a folder.
@@ -68,8 +68,8 @@ def read_chat(
     Args:
         folder: with the tokenizer, the path of a `tokenizer.json`, or "tiny" for the shipped one.
         family: of the model, as in `vision.family`.
-        template: ChatML, or the tokenizer's own; None: what the folder's model was trained with, or else
-            ChatML where the tokenizer has its tokens.
+        template: ChatML, the tokenizer's own, or "auto": what hedgerow trained the folder's model with, or
+            else the tokenizer's own where that writes what a user says otherwise than ChatML does.
         bos: the token that every conversation begins with, None for none, or "auto".
 
     Raises:
@@ -82,8 +82,8 @@ def read_chat(
     has_turns = all(tokenizer.token_to_id(name) is not None for name in TURN)
     usual = {"template": "chatml", "bos": None} if has_turns and (place / SETTINGS).is_file() else {}
     saved = _fields(place / SETTINGS).get(CHAT, usual)
-    if template is None:
-        template = saved.get("template", "chatml" if has_turns else "tokenizer")
+    if template == "auto":
+        template = saved.get("template") or _usual(place, family=family, has_turns=has_turns)
     if bos == "auto":
         same = saved.get("template") == template
         bos = saved["bos"] if same else _trained_bos(place, tokenizer, family=family, template=template)
@@ -202,6 +202,24 @@ def published_bos(folder: Path) -> str | None:
     named = (fields.get("bos_token"), fields.get("eos_token"))
     tokens = [token["content"] if isinstance(token, dict) else token for token in named if token]
     return str(tokens[0]) if tokens else None
+
+
+def _usual(folder: Path, *, family: str, has_turns: bool) -> Literal["chatml", "tokenizer"]:
+    """The template of a model that hedgerow has not trained; one that cannot be used is none."""
+    if not has_turns:
+        return "tokenizer"
+    if family == "molmo2" or not _has_template(folder):
+        return "chatml"
+    try:
+        before, after = Rendered(_own(folder)).around([Message("user", "?")], 0)
+    except HedgerowError:
+        return "chatml"
+    header, end = ChatML().around([Message("user", "?")], 0)
+    return "chatml" if before.endswith(header) and after.startswith(end) else "tokenizer"
+
+
+def _has_template(folder: Path) -> bool:
+    return (folder / _JINJA).is_file() or "chat_template" in _fields(folder / _TOKENIZER)
 
 
 def _trained_bos(folder: Path, tokenizer: Tokenizer, *, family: str, template: str) -> str | None:

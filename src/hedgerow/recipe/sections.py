@@ -96,14 +96,14 @@ class Model(Section):
 
     A run that starts from another run (`init` of the recipe) names neither. `tokenizer` is a folder, or
     "tiny" for the shipped one. Conversations are written as ChatML, or by the `tokenizer`'s own chat
-    `template`. `bos` is the token that each begins with, null for none; "auto" is what the tokenizer's model
-    was trained with. `attention` "auto" takes the fastest for the device.
+    `template`. `bos` is the token that each begins with, null for none. For both "auto" is what the
+    tokenizer's model was trained with. `attention` "auto" takes the fastest for the device.
     """
 
     spec: ModelSpec | None = None
     checkpoint: Path | None = None
     tokenizer: str = "tiny"
-    template: Literal["chatml", "tokenizer"] = "chatml"
+    template: Literal["auto", "chatml", "tokenizer"] = "auto"
     bos: str | None = "auto"
     attention: Literal["dense", "segmented", "flex", "auto"] = "auto"
     vision_attention: Literal["sdpa", "eager"] = "sdpa"

@@ -79,8 +79,8 @@ class Cluster:
             gpus = groups * context
         if gpus < 1 or gpus % context or rows % (gpus // context):
             raise RecipeError(
-                f"gpus {gpus}: {rows} rows a step do not divide among them in groups of {context} (context); "
-                f"give {context} times a divisor of {rows}"
+                f"gpus {gpus}: rows_per_step is {rows} and {context} GPUs share a row (context), so not all "
+                f"get as many rows; give {context} times a divisor of {rows}"
             )
         if tflops is not None and not tflops > 0:
             raise RecipeError(f"tflops {tflops:g}: give what a GPU does in a second, above 0, such as 400")

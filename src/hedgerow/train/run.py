@@ -188,7 +188,10 @@ def _opening(recipe: Recipe, examples: Examples) -> Iterator[object]:
         yield points_note(int(astray.sum()))
     rates = recipe.optimizer
     groups = {"vision": rates.vision, "connector": rates.connector, "language": rates.language}
-    slow = {name: rate for name, rate in groups.items() if rate.lr and rate.warmup >= recipe.steps}
+    there = ("language",) if recipe.vision.family == "text" else tuple(groups)
+    slow = {
+        name: groups[name] for name in there if groups[name].lr > 0 and groups[name].warmup >= recipe.steps
+    }
     if slow:
         peak = max(recipe.steps / rate.warmup for rate in slow.values())
         named = ", ".join(f"optimizer.{name}.warmup" for name in slow)

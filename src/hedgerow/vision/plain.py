@@ -191,10 +191,15 @@ class Plain:
         return before, ids[first:last], after
 
     def _patches(self, slots: int, crops: int) -> int:
+        if not slots:
+            raise RecipeError(
+                f"{self.folder}: its tokenizer writes no {self.processor.image_token} for an image; give the "
+                "tokenizer that belongs to the model"
+            )
         most: int | None = getattr(self.processor, "num_image_tokens", None)
         if most is not None:  # a line of features is closed by one more
             return most + math.isqrt(most)
-        if slots % crops or not slots:
+        if slots % crops:
             raise RecipeError(
                 f"{self.folder}: {slots} features of {crops} crops, which {type(self.processor).__name__} "
                 "does not share out evenly; write a family for this model, see docs/adapters.md"

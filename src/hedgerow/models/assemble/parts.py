@@ -24,6 +24,7 @@ from hedgerow.models.connector import model_class
 from hedgerow.models.initialize import connect
 from hedgerow.models.molmo2 import Molmo2
 from hedgerow.text import ChatFormat, ChatML, load_tokenizer
+from hedgerow.vision.processor import Molmo2Processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Parts:
         crop_size: side of a crop in pixels; positions are resized to its grid of patches.
         feature_layers: vision layers whose features are joined (negative: from the last); deeper ones are
             left out. Those of arXiv 2601.10611, section 3.1.
+        margins: patches of a crop that its neighbours also see, as in `Molmo2Processor`.
         extra_rows: rows of the embedding table beyond the base vocabulary, 128 as in the published models.
         query: as in `ModelSpec`.
     """
@@ -46,6 +48,7 @@ class Parts:
     tokenizer: str | Path | None = None
     crop_size: int = 378
     feature_layers: tuple[int, ...] = (-3, -9)
+    margins: tuple[int, int] = (4, 4)
     extra_rows: int = 128
     query: Literal["mean", "learned"] = "mean"
 
@@ -62,6 +65,7 @@ class Assembly:
         language: the same of the language model.
         fresh: names and shapes of the tensors that are initialised.
         shapes: of all tensors of the model, by name.
+        margins: as in `Parts`.
         notes: what the user should know.
     """
 
@@ -71,6 +75,7 @@ class Assembly:
     language: tuple[Checkpoint, TensorMap]
     fresh: dict[str, Shape]
     shapes: dict[str, Shape]
+    margins: tuple[int, int]
     notes: tuple[str, ...]
 
     @property
@@ -83,7 +88,11 @@ class Assembly:
     def settings(self) -> dict[str, Any]:
         """What the processor of media must have, as settings for `save`; others may be added."""
         tower = self.config.vision_config
-        return {"crop_size": tower.image_size[0], "patch_size": tower.patch_size}
+        return {
+            "crop_size": tower.image_size[0],
+            "patch_size": tower.patch_size,
+            "margins": self.margins,
+        }
 
     def table(self) -> str:
         """Return the whole map as text; layers that are treated alike share a line."""
@@ -140,6 +149,9 @@ def assemble(parts: Parts) -> Assembly:
     layers = chosen_layers(vision, parts.feature_layers)
     side = grid_side(vision, parts.crop_size)
     tower = _tower(vision, depth=max(layers) + 1, crop_size=parts.crop_size)
+    Molmo2Processor(
+        parts.crop_size, tower["patch_size"], margins=parts.margins
+    )  # refuses what leaves nothing
     text = text_config(language, extra_rows=extra)
     place = Path(parts.tokenizer or parts.language)
     tokenizer = with_visual_tokens(load_tokenizer(place), text["vocab_size"])
@@ -165,6 +177,7 @@ def assemble(parts: Parts) -> Assembly:
         language=maps[1][:2],
         fresh={name: shape for name, shape in shapes.items() if name not in made},
         shapes=shapes,
+        margins=parts.margins,
         notes=tuple(filter(None, (window_note(language),))),
     )
 
@@ -215,5 +228,6 @@ def _folded(rows: Iterator[tuple[str, str]]) -> list[str]:
         if len(layers) == 1:
             found.append(f"  {left}  {right}".replace("layers.*.", f"layers.{layers[0]}."))
         else:
-            found.append(f"  {left}  {right} (layers {layers[0]} to {layers[-1]})")
+            first, *_, last = sorted(layers, key=int)
+            found.append(f"  {left}  {right} (layers {first} to {last})")
     return found
