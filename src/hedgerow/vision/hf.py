@@ -21,7 +21,7 @@ from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import load_image
 from hedgerow.vision.plain import ARITHMETIC, Written, model_type, plain, settings_digest, traits, written
 from hedgerow.vision.processor import Grid, Groups, Marks, MediaLayout, Placement, subtitles_near
-from hedgerow.vision.sampling import sample
+from hedgerow.vision.sampling import filled, sample
 from hedgerow.vision.source import Damaged, accept
 from hedgerow.vision.subtitles import lines_of
 
@@ -98,12 +98,7 @@ class HFProcessor:
         """
         if isinstance(media, Image):
             return media
-        return dataclasses.replace(
-            media,
-            fps=media.fps or self.fps,
-            max_frames=media.max_frames or self.max_frames,
-            sampling=media.sampling or self.sampling,
-        )
+        return filled(media, fps=self.fps, max_frames=self.max_frames, sampling=self.sampling)
 
     def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:  # noqa: ARG002
         """Write down the tokens of one image or video; images are not labelled. See `VisionProcessor`."""

@@ -17,7 +17,7 @@ from hedgerow.sequence import Array, VisionInput
 from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import Resize, Tiler, load_image, resized
 from hedgerow.vision.pooling import stitch, windows
-from hedgerow.vision.sampling import sample
+from hedgerow.vision.sampling import filled, sample
 from hedgerow.vision.source import Damaged, accept
 from hedgerow.vision.subtitles import lines_of
 from hedgerow.vision.video import decode_frames
@@ -206,12 +206,7 @@ class Molmo2Processor:
         if isinstance(media, Image):
             most = (self.max_multi_image_crops if several else None) or self.max_crops
             return media if media.max_crops is not None else dataclasses.replace(media, max_crops=most)
-        return dataclasses.replace(
-            media,
-            fps=media.fps or self.fps,
-            max_frames=media.max_frames or self.max_frames,
-            sampling=media.sampling or self.sampling,
-        )
+        return filled(media, fps=self.fps, max_frames=self.max_frames, sampling=self.sampling)
 
     def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:
         """Write down the tokens of one image or video; see `VisionProcessor`."""

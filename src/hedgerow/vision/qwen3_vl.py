@@ -3,7 +3,6 @@
 Everything here can be pickled and uses numpy only.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +18,7 @@ from hedgerow.vision.container import PyAVSource
 from hedgerow.vision.facts import Facts, VideoFacts
 from hedgerow.vision.image import load_image
 from hedgerow.vision.processor import Grid, Groups, Marks, MediaLayout, Placement, subtitles_near
-from hedgerow.vision.sampling import Sampled, clip, sample
+from hedgerow.vision.sampling import Sampled, clip, filled, sample
 from hedgerow.vision.source import Damaged, accept
 from hedgerow.vision.subtitles import lines_of
 
@@ -113,12 +112,7 @@ class Qwen3VLProcessor:
         """
         if isinstance(media, Image):
             return media
-        return dataclasses.replace(
-            media,
-            fps=media.fps or self.fps,
-            max_frames=media.max_frames or self.max_frames,
-            sampling=media.sampling or self.sampling,
-        )
+        return filled(media, fps=self.fps, max_frames=self.max_frames, sampling=self.sampling)
 
     def layout(self, media: Media, facts: Facts, *, label: str | None = None) -> MediaLayout:  # noqa: ARG002
         """Write down the tokens of one image or video; images are not labelled. See `VisionProcessor`."""

@@ -5,6 +5,7 @@ the start on, which for tracks keeps to the times that were annotated, as in its
 every scene its share of the frames.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from hedgerow.content import Video
+from hedgerow.content import Sampling, Video
 from hedgerow.errors import MediaError
 from hedgerow.vision.facts import VideoFacts
 from hedgerow.vision.source import SLACK
@@ -31,6 +32,16 @@ class Sampled:
 
     times: tuple[float, ...]
     step: float
+
+
+def filled(video: Video, *, fps: float, max_frames: int, sampling: Sampling | None) -> Video:
+    """Return a video that says how it is sampled: as given where it does not say it itself."""
+    return dataclasses.replace(
+        video,
+        fps=video.fps or fps,
+        max_frames=video.max_frames or max_frames,
+        sampling=video.sampling or sampling,
+    )
 
 
 def sample(video: Video, facts: VideoFacts) -> Sampled:
