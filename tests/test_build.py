@@ -44,7 +44,7 @@ def test_a_folder_for_frames_that_cannot_be_written_stops_at_once(tmp_path):
 
 def test_a_tokenizer_without_the_tokens_of_a_turn_is_refused(tmp_path):
     Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
-    recipe = recipe_of(tmp_path, overrides={"model.tokenizer": str(tmp_path)})
+    recipe = recipe_of(tmp_path, overrides={"model.tokenizer": str(tmp_path), "model.template": "chatml"})
     with pytest.raises(RecipeError, match=r"no token <\|im_start\|> and .*set model.template: tokenizer"):
         build_encoder(recipe)
 

@@ -108,7 +108,7 @@ def test_without_a_model_or_a_size_there_is_one_clear_line(hedgerow):
     ("words", "said"),
     [
         (("--dry-run", "--size", "7B"), "size '7B' is unknown"),
-        (("--dry-run", "--size", "4B", "--gpus", "48"), "gpus 48: 128 rows a step"),
+        (("--dry-run", "--size", "4B", "--gpus", "48"), "gpus 48: rows_per_step is 128"),
         (("--size", "4B"), "--size is for a dry run; add --dry-run"),
         (("--dry-run", "--size", "4B", "--vision", "{family: text}"), "vision.family is text"),
         (("--dry-run", "--size", "4B", "--data.train.0.like", "cats"), "pixmo-cap.jsonl: there is no such"),
