@@ -324,6 +324,8 @@ def test_a_folder_without_a_model_says_which_it_is(hedgerow, inside, tmp_path):
 
     assert said("gone") == "gone: no such folder; give that of a finished run or of a saved model"
     assert re.match(r".* holds no model, neither config.json nor model/config.json; give ", said(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert re.match(r".* holds adapters alone; give .*without --adapter", said(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     assert said(tmp_path).startswith(
         f"{tmp_path}: this run is not finished, it has no model yet; go on with "

@@ -10,7 +10,7 @@ from hedgerow.build import MODEL
 from hedgerow.encode import Encoder
 from hedgerow.errors import DataError
 from hedgerow.models.chat import SETTINGS, read_chat, read_settings
-from hedgerow.models.folder import placed
+from hedgerow.models.folder import ADAPTER_MARK, placed
 from hedgerow.models.pretrained import family_of
 from hedgerow.recipe.sections import Vision
 from hedgerow.validation import explain
@@ -33,7 +33,13 @@ def model_folder(folder: str | Path) -> Path:
             return place
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         raise DataError(
-            f"{folder}: this run is not finished, it has no {MODEL} yet; go on with `hedgerow train`"
+            f"{folder}: this run is not finished, it has no {MODEL} yet; go on with `hedgerow train`, or "
+            "take its newest checkpoint with `hedgerow export`"
+        )
+    if (folder / ADAPTER_MARK).is_file():
+        raise DataError(
+            f"{folder} holds adapters alone; give a model with them merged, as a run leaves it and `hedgerow "
+            "export` writes it without --adapter"
         )
     raise DataError(
         f"{folder} holds no model, neither {_CONFIG} nor {MODEL}/{_CONFIG}; give the folder of a finished "
