@@ -1,11 +1,18 @@
 """Fixtures that tests of several folders share."""
 
+import gc
 import sys
 
 import pytest
 
 from hedgerow import cli
 from hedgerow.testing import tiny_encoder
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of garbage collection: it stays, and looking through it takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
