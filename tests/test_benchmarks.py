@@ -73,6 +73,7 @@ def best_value(tokens, crops, values, most_tokens, most_crops):
     return max(int(s @ values) for s in fits)
 
 
+@pytest.mark.slow
 def test_the_knapsack_finds_the_most_valuable_subset(peers):
     rng = np.random.default_rng(5)
     for _ in range(20):

@@ -71,7 +71,7 @@ def gradients(model):
     return [parameter.grad for parameter in model.parameters()]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     seed=st.integers(0, 999),
     chunk=st.integers(1, 40),
